@@ -1,0 +1,92 @@
+"""`anytrain VERB …`: one verb per file, imported only when it is the one asked for."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from anytrain.errors import UserError
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Train": ("prepare", "plan", "train", "status", "fork"),
+    "Release": ("release", "generate"),
+    "Compare": ("report",),
+}
+
+SUMMARIES: dict[str, str] = {
+    "prepare": "turn text into token shards that training reads",
+    "plan": "what a recipe costs: parameters, tokens, FLOPs, memory, disk",
+    "train": "train a recipe until told to stop, or go on with a run",
+    "status": "where a run is, what it gained, what the next doubling buys",
+    "fork": "a new run from an old one's state: a cooldown, another setting",
+    "release": "write any weights of a run as a Hugging Face directory",
+    "generate": "continue a prompt with any weights of a run",
+    "report": "validation loss of runs side by side: a table, a page, a picture",
+}
+
+
+def overview() -> str:
+    """The help page: verbs in their groups."""
+    from anytrain import __version__
+
+    lines = [
+        f"anytrain {__version__}: pretrain without deciding when to stop",
+        "",
+        "usage: anytrain VERB …        anytrain VERB --help",
+    ]
+    for group, verbs in GROUPS.items():
+        lines += ["", group]
+        lines += [f"  {verb:<10} {SUMMARIES[verb]}" for verb in verbs]
+    lines += [
+        "",
+        "weights    RUN[@WHEN][:WEIGHTS]   runs/a@20B-tokens:ema25, runs/a@12500:raw, runs/a",
+        "durations  2000-steps, 20M-tokens, 10min",
+        "settings   key.path=value, for example train.batch=64",
+    ]
+    return "\n".join(lines)
+
+
+def parser(verb: str, module: ModuleType) -> argparse.ArgumentParser:
+    """The argument parser of one verb."""
+    made = argparse.ArgumentParser(
+        prog=f"anytrain {verb}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(made)
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb. 0: done; 2: the input is wrong, in one sentence; 130: interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if argv[0] == "--version":
+        from anytrain import __version__
+
+        print(f"anytrain {__version__}")
+        return 0
+    verb = argv[0]
+    try:
+        if verb not in SUMMARIES:
+            from anytrain.errors import nearest
+
+            raise UserError(f"unknown verb {verb!r}{nearest(verb, SUMMARIES)}")
+        module = importlib.import_module(f"anytrain.cli.{verb}")
+        return int(module.run(parser(verb, module).parse_intermixed_args(argv[1:])))
+    except UserError as error:
+        print(f"anytrain: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output is gone; there is nobody to tell
+        return 0
+    except KeyboardInterrupt:
+        print("anytrain: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
