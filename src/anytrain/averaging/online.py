@@ -1,0 +1,203 @@
+"""`Averages`: K running averages of a model's weights, kept beside it while it trains.
+
+w̄ ← w̄ + ρ(t)·(w − w̄)        after every optimizer step, in fp32
+
+averages = Averages(model, {"ema25": AnytimeEma(25)})
+...
+optimizer.step()
+averages.update()
+...
+with averages.applied("ema25"):
+    loss = evaluate(model)
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anytrain import rules as rule_book
+from anytrain.errors import nearest
+from anytrain.rules import DEFAULTS, Rule
+
+# What compilation, FSDP1 and activation checkpointing put into parameter names.
+_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+
+
+def canonical_name(name: str) -> str:
+    """The name a tensor has in the bare model."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def canonical_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and persistent buffer of the bare model by its own name; tied ones once."""
+    while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        model = model.module
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        persistent = {
+            name: buffer
+            for name, buffer in module._buffers.items()
+            if name not in module._non_persistent_buffers_set
+        }
+        for name, tensor in {**module._parameters, **persistent}.items():
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                found[canonical_name(f"{prefix}.{name}" if prefix else name)] = tensor
+    return found
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """This rank's shard of a distributed tensor: averaging is elementwise and needs no more."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor.detach()
+
+
+@contextlib.contextmanager
+def swapped(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, the model has the values of `tensors` (canonical names); restored on every exit."""
+    live = canonical_tensors(model)
+    raw = {name: _local(live[name]).clone() for name in tensors}
+    try:
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                _local(live[name]).copy_(_local(tensor))
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in raw.items():
+                _local(live[name]).copy_(tensor)
+
+
+class Averages:
+    """K running averages beside a model, plain or sharded.
+
+    Averages of 16-bit weights are fp32 (a bf16 average rounds its updates to zero). They begin
+    as copies of the weights and follow every parameter, frozen ones included, and every floating
+    point buffer. Integer buffers are copied, never averaged. Tied weights are kept once.
+    """
+
+    def __init__(self, model: nn.Module, rules: Mapping[str, Rule] | None = None) -> None:
+        """Begin averages of `model`, by default anytime EMAs of five widths.
+
+        Raises ValueError for a rule that is not callable or a name that cannot name weights.
+        """
+        self.model = model
+        self.t = 0.0  # steps at the reference batch
+        self.rules: dict[str, Rule] = {}
+        self.since: dict[str, float] = {}  # progress t at which each began
+        self.tensors: dict[str, dict[str, Tensor]] = {}
+        self.active: str | None = None  # the average that is in the model now
+        for name, rule in (DEFAULTS if rules is None else rules).items():
+            self.add(name, rule)
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{name}={rule!r}" for name, rule in self.rules.items())
+        return f"Averages(t={self.t:g}, {inside})"
+
+    def add(self, name: str, rule: Rule) -> None:
+        """Begin one more average as a copy of the present weights, labelled with the present t."""
+        self._require_raw(f"add {name!r}")
+        if name in self.rules or name in ("raw", "best", "schedule_free"):
+            raise ValueError(f"average {name!r}: the name is taken; any other is valid")
+        if not name or set(name) & set(":@/ "):
+            raise ValueError(f"average {name!r}: a name without ':', '@', '/' or space is valid")
+        if not callable(rule):
+            raise ValueError(f"average {name!r}: {rule!r} is not a rule; AnytimeEma(25) is one")
+        self.rules[name] = rule
+        self.since[name] = self.t
+        self.tensors[name] = {
+            key: tensor.detach().to(_average_dtype(tensor), copy=True)
+            for key, tensor in canonical_tensors(self.model).items()
+        }
+
+    def remove(self, name: str) -> None:
+        """Forget one average."""
+        self._known(name)
+        for table in (self.rules, self.since, self.tensors):
+            del table[name]
+
+    @torch.no_grad()
+    def update(self, dt: float = 1.0) -> None:
+        """Move every average towards the weights; call it once after each optimizer step.
+
+        `dt` is how far the step advanced t: 1, or the ratio of its batch to the reference batch.
+        """
+        self._require_raw("update")
+        if not dt > 0:
+            raise ValueError(f"dt = {dt}; above 0 steps is valid")
+        self.t += dt
+        live = {name: _local(tensor) for name, tensor in canonical_tensors(self.model).items()}
+        moving = {n: w.to(_average_dtype(w)) for n, w in live.items() if w.is_floating_point()}
+        for name, rule in self.rules.items():
+            average = self.tensors[name]
+            targets = [_local(average[key]) for key in moving]
+            # In place and over all tensors at once: a temporary each would cost ten times more.
+            torch._foreach_lerp_(targets, list(moving.values()), rule(self.t, dt))
+            for key, tensor in live.items():
+                if not tensor.is_floating_point():
+                    _local(average[key]).copy_(tensor)
+
+    @contextlib.contextmanager
+    def applied(self, name: str) -> Iterator[nn.Module]:
+        """Inside, the model has the weights of one average; the raw ones return on every exit.
+
+        `raw` is accepted and changes nothing. `update` and `state_dict` inside are errors.
+        """
+        self._require_raw(f"apply {name!r}")
+        if name == "raw":
+            yield self.model
+            return
+        self._known(name)
+        self.active = name
+        try:
+            with swapped(self.model, self.tensors[name]):
+                yield self.model
+        finally:
+            self.active = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything to go on from: progress, starts, rules as text, tensors."""
+        self._require_raw("save")
+        return {
+            "t": self.t,
+            "since": dict(self.since),
+            "rules": {name: rule_book.spec(rule) for name, rule in self.rules.items()},
+            "tensors": {name: dict(tensors) for name, tensors in self.tensors.items()},
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore in place. ValueError if names, rules or tensors are not this object's."""
+        self._require_raw("load")
+        mine = {name: rule_book.spec(rule) for name, rule in self.rules.items()}
+        if mine != dict(state["rules"]):
+            raise ValueError(f"the state holds averages {dict(state['rules'])}, here are {mine}")
+        for name, tensors in self.tensors.items():
+            saved = state["tensors"][name]
+            if saved.keys() != tensors.keys():
+                odd = sorted(saved.keys() ^ tensors.keys())
+                raise ValueError(f"average {name!r}: not the same tensors, such as {odd[0]!r}")
+            for key, tensor in tensors.items():
+                tensor.copy_(saved[key])
+        self.t = float(state["t"])
+        self.since = {name: float(t) for name, t in state["since"].items()}
+
+    def _known(self, name: str) -> None:
+        if name not in self.rules:
+            raise ValueError(f"there is no average {name!r}{nearest(name, ['raw', *self.rules])}")
+
+    def _require_raw(self, what: str) -> None:
+        if self.active is not None:
+            raise RuntimeError(
+                f"cannot {what} while the average {self.active!r} is in the model; "
+                "leave `applied` first"
+            )
+
+
+def _average_dtype(tensor: Tensor) -> torch.dtype:
+    if not tensor.is_floating_point() or tensor.dtype == torch.float64:
+        return tensor.dtype
+    return torch.float32
