@@ -1,0 +1,333 @@
+"""The run directory: the interface between training and everything that reads a run.
+
+    RUN/recipe.toml                 every setting, resolved
+    RUN/run.json                    identity, versions, lineage, pinned data, decisions made once
+    RUN/metrics.jsonl               one record a line (units: docs/metrics.md)
+    RUN/events.jsonl                starts, stops, changed settings, recoveries
+    RUN/checkpoints/step-000002000/ manifest.json, state.json, *.safetensors
+    RUN/lock                        held by the one process that trains
+
+No torch: a status or a table is printed without waiting for it.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+from anytrain.errors import UserError
+from anytrain.grammar import Quantity, short_count
+
+FORMAT = 1
+Record = dict[str, Any]
+
+
+# --- files that are whole or not there -------------------------------------------------------
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write aside, sync, rename: a reader sees the old file or the new one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Make a file's bytes or a directory's entries survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path) -> Record:
+    """A JSON object; what is missing or damaged is a UserError naming the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object")
+    return value
+
+
+def read_lines(path: Path) -> Iterator[Record]:
+    """Records of a JSONL file; a last line torn by a crash is not a record yet."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):
+                return
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}, line {number} is damaged: {error}") from error
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Add one record to a JSONL file in one write."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, as hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Mean validation loss of one set of weights."""
+
+    mean: float  # nats/token
+    stderr: float  # of the mean, over sequences
+
+
+def loss_in(record: Mapping[str, Any], name: str) -> Loss:
+    """One set of weights' loss in an evaluation record."""
+    return Loss(float(record[f"val/loss/{name}"]), float(record.get(f"val/stderr/{name}", 0.0)))
+
+
+# --- checkpoints -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One complete checkpoint directory: it has a manifest, written last."""
+
+    path: Path
+    step: int
+
+    @cached_property
+    def manifest(self) -> Record:
+        """Counters, files with sizes and checksums, and the names of the weights inside."""
+        manifest = read_json(self.path / "manifest.json")
+        if manifest.get("format") != FORMAT:
+            raise UserError(
+                f"{self.path / 'manifest.json'}: format {manifest.get('format')!r}; "
+                f"this version reads {FORMAT}"
+            )
+        return manifest
+
+    @property
+    def tokens(self) -> int:
+        return int(self.manifest["tokens"])
+
+    @property
+    def weights(self) -> list[str]:
+        """`raw` and the averages it holds."""
+        return list(self.manifest["weights"])
+
+    @property
+    def bytes(self) -> int:
+        return sum(int(entry["bytes"]) for entry in self.manifest["files"].values())
+
+    @cached_property
+    def state(self) -> Record:
+        """Counters and everything else that is not a tensor."""
+        return read_json(self.path / "state.json")
+
+    def verify(self, *, checksums: bool = True) -> None:
+        """Raise a UserError naming the first file that is missing, truncated or altered."""
+        for name, entry in self.manifest["files"].items():
+            path = self.path / name
+            if Path(name).name != name:
+                raise UserError(f"{self.path}: its manifest names {name!r}, outside the checkpoint")
+            if not path.is_file():
+                raise UserError(f"{path} is missing")
+            if path.stat().st_size != entry["bytes"]:
+                raise UserError(
+                    f"{path} has {path.stat().st_size} bytes, its manifest says {entry['bytes']}"
+                )
+            if checksums and sha256(path) != entry["sha256"]:
+                raise UserError(f"{path} was altered: its checksum is not the manifest's")
+
+    @contextlib.contextmanager
+    def pinned(self) -> Iterator["Checkpoint"]:
+        """While inside, a live run does not delete this checkpoint."""
+        try:
+            with (self.path / "manifest.json").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH)
+                yield self
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path} is gone: the run no longer keeps it") from error
+
+    def delete(self) -> bool:
+        """Remove it unless a reader has it pinned; says whether it is gone."""
+        with (self.path / "manifest.json").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            aside = self.path.with_name(f".deleting-{self.path.name}")
+            self.path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+        return True
+
+
+# --- the directory ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths and records of one run. Reading needs nothing but the directory."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunDir":
+        """An existing run; a UserError names the path where there is none."""
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            runs = sorted(p.parent for p in path.parent.glob("*/run.json"))
+            there = f"; runs beside it: {', '.join(map(str, runs[:5]))}" if runs else ""
+            raise UserError(f"{path} is not a run: it has no run.json{there}")
+        return cls(path)
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "run.json").is_file()
+
+    @property
+    def recipe(self) -> Record:
+        """Every setting of the run, as TOML gave it."""
+        path = self.path / "recipe.toml"
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise UserError(f"{path} is damaged: {error}") from error
+
+    @property
+    def identity(self) -> Record:
+        """`run.json`: id, versions, lineage, pinned data, decisions made once."""
+        return read_json(self.path / "run.json")
+
+    def metrics(self) -> Iterator[Record]:
+        """Every metric record so far, oldest first."""
+        return read_lines(self.path / "metrics.jsonl")
+
+    def events(self) -> Iterator[Record]:
+        """Starts, stops, changes and recoveries, oldest first."""
+        return read_lines(self.path / "events.jsonl")
+
+    def losses(self, step: int | None = None) -> tuple[int | None, dict[str, Loss]]:
+        """The last evaluation at or before a step: where it was, and the loss of each weights."""
+        found: tuple[int | None, dict[str, Loss]] = None, {}
+        for record in self.metrics():
+            if step is not None and record["step"] > step:
+                break
+            prefix = "val/loss/"
+            names = [key.removeprefix(prefix) for key in record if key.startswith(prefix)]
+            if names:
+                found = int(record["step"]), {name: loss_in(record, name) for name in names}
+        return found
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one metric record."""
+        append_line(self.path / "metrics.jsonl", record)
+
+    def event(self, record: Mapping[str, Any]) -> None:
+        """Append one event."""
+        append_line(self.path / "events.jsonl", record)
+
+    @property
+    def checkpoint_root(self) -> Path:
+        return self.path / "checkpoints"
+
+    def checkpoint_path(self, step: int) -> Path:
+        return self.checkpoint_root / f"step-{step:09d}"
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Complete checkpoints, oldest first."""
+        found = []
+        for path in self.checkpoint_root.glob("step-*"):
+            match = re.fullmatch(r"step-(\d+)", path.name)
+            if match and (path / "manifest.json").is_file():
+                found.append(Checkpoint(path, int(match[1])))
+        return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+    def find(self, when: Quantity | str) -> Checkpoint:
+        """The checkpoint at a moment; where there is none, an error lists the nearest ones."""
+        checkpoints = self.checkpoints()
+        if not checkpoints:
+            raise UserError(f"{self.path} has no checkpoint yet")
+        if isinstance(when, str):
+            return checkpoints[-1]
+        if when.unit == "seconds":
+            raise UserError(f"{self.path}@{when}: a checkpoint is named by its step or its tokens")
+        per_step = self.tokens_per_step
+        for checkpoint in checkpoints:
+            if when.unit == "steps" and checkpoint.step == when.amount:
+                return checkpoint
+            # a moment in tokens need not fall on a step: the first step that reaches it is meant
+            if when.unit == "tokens" and 0 <= checkpoint.tokens - when.amount < per_step:
+                return checkpoint
+        raise UserError(f"{self.path}@{when}: no checkpoint there; nearest: {self._near(when)}")
+
+    def _near(self, when: Quantity) -> str:
+        def distance(checkpoint: Checkpoint) -> float:
+            at = checkpoint.step if when.unit == "steps" else checkpoint.tokens
+            return abs(at - when.amount)
+
+        near = sorted(sorted(self.checkpoints(), key=distance)[:4], key=lambda c: c.step)
+        return ", ".join(f"{c.step} ({short_count(c.tokens)}-tokens)" for c in near)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one step at the present batch."""
+        train = self.recipe["train"]
+        return int(train["batch"]) * int(train["context"])
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for training. The lock dies with its process, so none is ever stale."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UserError(
+                    f"{self.path} is being trained by another process ({file.read().strip()})"
+                ) from None
+            _label(file)
+            yield
+
+    def drop_after(self, step: int) -> None:
+        """Cut metrics back to `step`: what came later was lost and will be computed again."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = 0  # bytes
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                    break
+                kept += len(line)
+        os.truncate(path, kept)
+
+
+def _label(file: IO[str]) -> None:
+    file.truncate(0)
+    file.write(f"pid {os.getpid()} on {os.uname().nodename}")
+    file.flush()
