@@ -37,11 +37,15 @@ Record = dict[str, Any]
 def write_atomic(path: Path, text: str) -> None:
     """Write aside, sync, rename: a reader sees the old file or the new one."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 
@@ -82,9 +86,25 @@ def read_lines(path: Path) -> Iterator[Record]:
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Add one record to a JSONL file in one write."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    """Add one record to a JSONL file in one write; a torn line before it is no record and goes."""
+    with path.open("a+b") as file:
+        whole = _whole_lines(file)
+        if whole < file.seek(0, os.SEEK_END):
+            file.truncate(whole)
+        file.write(json.dumps(record).encode() + b"\n")
+
+
+def _whole_lines(file: IO[bytes]) -> int:
+    """Bytes up to the end of the last line that is whole; read from the end, a block at a time."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - 4096)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
 
 
 def sha256(path: Path) -> str:
@@ -277,9 +297,9 @@ class RunDir:
             raise UserError(f"{self.path}@{when}: a checkpoint is named by its step or its tokens")
         per_step = self.tokens_per_step
         for checkpoint in checkpoints:
-            if when.unit == "steps" and checkpoint.step == when.amount:
+            # a moment need not fall on a step: the first step that reaches it is meant
+            if when.unit == "steps" and 0 <= checkpoint.step - when.amount < 1:
                 return checkpoint
-            # a moment in tokens need not fall on a step: the first step that reaches it is meant
             if when.unit == "tokens" and 0 <= checkpoint.tokens - when.amount < per_step:
                 return checkpoint
         raise UserError(f"{self.path}@{when}: no checkpoint there; nearest: {self._near(when)}")
@@ -320,9 +340,14 @@ class RunDir:
             return
         kept = 0  # bytes
         with path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
                     break
+                try:
+                    if json.loads(line)["step"] > step:
+                        break
+                except (ValueError, TypeError, KeyError) as error:
+                    raise UserError(f"{path}, line {number} is damaged: {error}") from error
                 kept += len(line)
         os.truncate(path, kept)
 

@@ -1,0 +1,33 @@
+"""What a recipe costs, before anything is allocated.
+
+anytrain plan wso-8b --devices 64
+anytrain plan demo train.batch=64 --json
+"""
+
+import argparse
+import dataclasses
+import json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="a shipped recipe or a TOML file")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings to change")
+    parser.add_argument("--devices", type=int, default=1, help="that share the state equally")
+    parser.add_argument("--speed", type=float, default=4e14, metavar="FLOPS",
+                        help="FLOP/s of a device; 4e14, an H100 at 40%%, if absent")  # fmt: skip
+    parser.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    from anytrain.training import recipes
+    from anytrain.training.plan import lines, plan
+
+    recipe = recipes.load(args.recipe, args.settings)
+    made = plan(recipe, args.devices, args.speed)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(made) | {"memory": made.memory}))
+        return 0
+    print(f"{recipe.name}: {recipe.schedule}")
+    for label, text in lines(made):
+        print(f"  {label:<27} {text}")
+    return 0

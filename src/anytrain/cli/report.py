@@ -1,0 +1,132 @@
+"""Validation loss of runs side by side, at equal total tokens.
+
+The first RUN is the trunk: it is read at 1, 2, 4, 8 … units, raw and every average. Runs with a
+horizon beside it (cooldowns branched from it, cosine, linear, WSD) count once, where they ended;
+runs without one are read at the same moments. With --out, DIR gets page.html (one file, works
+offline), frontier.png, frontier.svg, table.md and table.csv.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anytrain.study.frontier import Frontier
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The runs, where the page goes, and the form of the answer."""
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="the trunk, then runs beside it")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write the page and the tables")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table; with --out, write the page."""
+    from anytrain.rundir import RunDir
+    from anytrain.study.frontier import frontier
+
+    trunk, *beside = [RunDir.open(path) for path in dict.fromkeys(args.runs)]
+    found = frontier(trunk, beside)
+    written = write(found, args.out, _command(args)) if args.out is not None else []
+    if args.json:
+        import json
+
+        print(json.dumps(answer(found) | {"written": [str(path) for path in written]}, indent=2))
+        return 0
+    print("\n".join(lines(found)))
+    if written:
+        print()
+        print("wrote " + ", ".join(str(path) for path in written))
+    return 0
+
+
+def _command(args: argparse.Namespace) -> str:
+    import shlex
+
+    return shlex.join(["anytrain", "report", *args.runs, "--out", str(args.out)])
+
+
+def lines(found: "Frontier") -> list[str]:
+    """The table, and what it says in a sentence."""
+    from anytrain.study import table
+    from anytrain.study.words import signed
+
+    if not found.rows:
+        return [f"{found.run.path} has no evaluation yet", *found.notes]
+    out = [table.text(found), "", *table.caption(found)]
+    for kind in found.kinds:
+        gaps = [gap for row in found.rows if (gap := row.minus(kind)) is not None]
+        if gaps:
+            out.append(
+                f"Best − {kind}: {signed(min(gaps))} to {signed(max(gaps))} over {len(gaps)} "
+                f"horizon{'s' * (len(gaps) > 1)}; ahead at {sum(gap < 0 for gap in gaps)}."
+            )
+    gains = [gain for row in found.rows if (gain := row.minus_raw) is not None]
+    if gains:
+        ahead = sum(gain < 0 for gain in gains)
+        out.append(
+            f"Best − raw: {signed(min(gains))} to {signed(max(gains))}; "
+            f"an average is ahead at {ahead} of {len(gains)}."
+        )
+    return out
+
+
+def answer(found: "Frontier") -> dict[str, Any]:
+    """The report as plain data; losses and differences in nats/token, absent is None."""
+    from anytrain.study import table
+
+    return {
+        "run": str(found.run.path),
+        "unit_tokens": found.unit,
+        "weights": found.weights,
+        "rows": table.records(found),
+        "branches": [
+            {
+                "run": branch.name,
+                "kind": branch.kind,
+                "schedule": branch.schedule,
+                "step": branch.end.step,
+                "tokens": branch.end.tokens,
+                "loss": branch.loss,
+            }
+            for branch in found.branches
+        ],
+        "notes": list(found.notes),
+    }
+
+
+def write(found: "Frontier", out: Path, command: str) -> list[Path]:
+    """Write the five files; a missing extra or an empty run is said before anything is made."""
+    from anytrain.errors import UserError
+    from anytrain.study import figures, table
+    from anytrain.study.page import page
+
+    figures.require()
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; a directory, there or not, is valid")
+    files: dict[str, str | bytes] = {
+        "frontier.png": figures.png(found),
+        "frontier.svg": figures.svg(found),
+        "table.md": table.markdown(found),
+        "table.csv": table.comma_separated(found),
+        "page.html": page(found, command),
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            _write(out / name, content)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}") from error
+    return [out / name for name in files]
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    from anytrain.rundir import write_atomic
+
+    if isinstance(content, str):
+        write_atomic(path, content)
+        return
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_bytes(content)
+    aside.replace(path)

@@ -1,0 +1,139 @@
+"""Any weights of a run as a Hugging Face directory, with a card that says what they are."""
+
+from pathlib import Path
+
+import torch
+
+from anytrain import schedules
+from anytrain.grammar import short_count
+from anytrain.models.huggingface import write_directory
+from anytrain.rundir import RunDir, read_json
+from anytrain.weights import Origin, Weights
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def release(weights: Weights, out: Path, dtype: str = "float32", shard: int = 5 * 10**9) -> None:
+    """Write config, weights, tokenizer and card to `out`, which appears complete or not at all.
+
+    `shard` is the size in bytes above which the weights are split. Raises UserError where `out`
+    is in use.
+    """
+    write_directory(
+        out,
+        weights.shape,
+        weights.tensors,
+        tokenizer=weights.tokenizer,
+        eot=weights.eot,
+        dtype=DTYPES[dtype],
+        card=card(weights, out.name),
+        max_shard_bytes=shard,
+    )
+
+
+def card(weights: Weights, name: str) -> str:
+    """The model card, Markdown: every candidate, which was chosen and why, and where it is from."""
+    head = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        "tags: [anytrain, weight-averaging]",
+        "---",
+        f"# {name}",
+        "",
+        f"{_millions(weights.shape.parameters)} parameters "
+        f"({_millions(weights.shape.non_embedding)} non-embedding), released by anytrain from "
+        f"`{weights.source}`.",
+    ]
+    parts = [head]
+    if (origin := weights.origin) is not None:
+        parts += [_candidates(origin), _training(origin), _lineage(origin.run)]
+    parts.append(_loading(weights, name))
+    return "\n".join("\n".join(part) + "\n" for part in parts)
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.2f}M" if count < 1e9 else f"{count / 1e9:,.2f}B"
+
+
+def _candidates(origin: Origin) -> list[str]:
+    averages = origin.run.identity.get("averages", {})
+    rows = ["## Which weights", ""]
+    rows += ["| weights | rule | since step | validation loss, nats/token |", "|---|---|---|---|"]
+    for name in origin.checkpoint.weights:
+        rule = averages.get(name, {})
+        loss = origin.losses.get(name)
+        shown = f"{loss.mean:.4f} ± {loss.stderr:.4f}" if loss else "not measured"
+        mark = " **(released)**" if name == origin.chosen else ""
+        since = f"{rule['since']:g}" if rule else ""
+        rows.append(f"| {name}{mark} | {rule.get('rule', '')} | {since} | {shown} |")
+    return [*rows, "", _reason(origin)]
+
+
+def _reason(origin: Origin) -> str:
+    if origin.loss is None:
+        return f"`{origin.chosen}` was named; its validation loss was not measured."
+    best = min(origin.losses, key=lambda name: origin.losses[name].mean)
+    where = f"measured at step {origin.measured}"
+    if origin.measured != origin.checkpoint.step:
+        where += f", the last evaluation before step {origin.checkpoint.step}"
+    if best == origin.chosen:
+        return f"`{best}` has the lowest validation loss of all candidates ({where})."
+    gap = origin.loss.mean - origin.losses[best].mean
+    return f"`{origin.chosen}` was named; `{best}` is lower by {gap:.4f} nats/token ({where})."
+
+
+def _training(origin: Origin) -> list[str]:
+    recipe, identity = origin.run.recipe, origin.run.identity
+    train = recipe["train"]
+    per_step = (train.get("reference_batch") or train["batch"]) * train["context"]
+    lr = schedules.schedule(recipe["schedule"], per_step)
+    t = float(origin.checkpoint.manifest["t"])
+    rows = [
+        "## Training",
+        "",
+        f"- recipe: {recipe['name']}",
+        f"- tokens seen: {origin.checkpoint.tokens:,} ({origin.checkpoint.step:,} steps of "
+        f"{train['batch']} × {train['context']})",
+        f"- schedule: `{recipe['schedule']}`; learning rate at that step: {lr(t):.3g}",
+        f"- optimizer: {recipe['optimizer']['kind']}, weight decay "
+        f"{recipe['optimizer']['weight_decay']:g}",
+        *(
+            f"- data: `{pin['path']}`, manifest sha256 {pin['eras'][-1]['sha256']}"
+            for pin in identity["data"]
+        ),
+        "- made with: " + ", ".join(f"{k} {v}" for k, v in identity["versions"].items()),
+    ]
+    return rows
+
+
+def _lineage(run: RunDir) -> list[str]:
+    rows = ["## Lineage", "", f"- `{run.path}` ({run.identity['id']})"]
+    identity = run.identity
+    while identity.get("parent"):
+        parent = identity["parent"]
+        changes = ", ".join(f"{k}: {a} → {b}" for k, (a, b) in identity["changes"].items())
+        tokens = short_count(parent["tokens"])
+        rows.append(
+            f"- forked from `{parent['path']}` ({parent['id']}) at step {parent['step']}, "
+            f"{tokens} tokens" + (f"; {changes}" if changes else "")
+        )
+        above = Path(parent["path"]) / "run.json"
+        if not above.is_file():
+            break
+        identity = read_json(above)
+    return rows
+
+
+def _loading(weights: Weights, name: str) -> list[str]:
+    trust = "" if weights.shape.is_llama else ", trust_remote_code=True"
+    return [
+        "## Use",
+        "",
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("{name}"{trust})',
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+        "```",
+    ]

@@ -1,0 +1,250 @@
+"""A recipe: every setting of a run. TOML in, TOML out; an unknown key is an error.
+
+Durations and moments, schedules and rules are text in the common grammar (`anytrain.grammar`).
+Absent is `None`. No torch.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any, Literal, cast
+
+import tomli_w
+from pydantic import BeforeValidator, ConfigDict
+from pydantic.dataclasses import dataclass as checked
+
+from anytrain import rules as rule_book
+from anytrain import schedules
+from anytrain.grammar import Quantity, duration, moment
+from anytrain.models.shape import DecoderShape
+from anytrain.rules import Rule
+from anytrain.schedules import Schedule
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+def _quantity(parse: Any) -> Any:
+    def before(value: Any) -> Any:
+        return value if isinstance(value, Quantity) else parse(value)
+
+    return BeforeValidator(before)
+
+
+def _text_duration(value: Any) -> Quantity:
+    return duration(str(value))
+
+
+def _moments(value: Any) -> Any:
+    return tuple(v if isinstance(v, Quantity) else moment(v) for v in value)
+
+
+Duration = Annotated[Quantity, _quantity(_text_duration)]
+Moments = Annotated[tuple[Quantity, ...], BeforeValidator(_moments)]
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Prepare:
+    """How to make `data.path` where it is not there yet: the arguments of `anytrain prepare`."""
+
+    sources: list[str]
+    tokenizer: str  # FILE or bpe:SIZE
+    text_field: str = "text"
+    validation: float = 0.02  # fraction of documents held out
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Data:
+    """Which tokens: one prepared directory, or a mixture of several by weight."""
+
+    path: str | None = None
+    mixture: dict[str, float] | None = None  # path -> weight
+    document_mask: bool = False  # attention stays inside a document
+    prepare: Prepare | None = None
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.mixture is None):
+            raise ValueError("data needs either path or mixture, and not both")
+        for path, weight in (self.mixture or {}).items():
+            if not weight > 0:
+                raise ValueError(f"data.mixture: {path!r} has weight {weight}; above 0 is valid")
+
+    @property
+    def sources(self) -> dict[str, float]:
+        """Path -> weight."""
+        return self.mixture or {str(self.path): 1.0}
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Train:
+    """The step: how many sequences of what length, in what precision."""
+
+    batch: int  # sequences a step, over all devices
+    context: int  # tokens a sequence
+    micro_batch: int | None = None  # sequences at once on a device; None: the largest that fits
+    reference_batch: int | None = None  # sequences; the batch at which t advances by 1
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast over fp32 weights
+    clip: float | None = 1.0  # global gradient norm
+    seed: int = 0
+    compile: bool | None = None  # None: on CUDA, not on CPU
+    deterministic: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "context", "micro_batch", "reference_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"train.{name} = {value}; 1 or more is valid")
+        if self.micro_batch is not None and self.batch % self.micro_batch:
+            raise ValueError(
+                f"train.micro_batch = {self.micro_batch} does not divide train.batch = {self.batch}"
+            )
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"train.clip = {self.clip}; above 0 is valid, absent for none")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one step at the reference batch: what durations in tokens resolve through."""
+        return self.reference * self.context
+
+    @property
+    def reference(self) -> int:
+        """Sequences of the batch at which t advances by 1."""
+        return self.reference_batch or self.batch
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Optimizer:
+    """The update rule. The schedule's peak is its learning rate."""
+
+    kind: Literal["adamw", "muon", "schedule_free", "sgd"] = "adamw"
+    beta1: float = 0.9  # momentum of sgd and muon too
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decay_all: bool = False  # decay vectors too, not matrices alone
+    adamw_peak: float | None = None  # muon: the peak of embeddings, head and vectors
+
+    def __post_init__(self) -> None:
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optimizer.{name} = {getattr(self, name)}; 0 to below 1 is valid")
+        if self.weight_decay < 0:
+            raise ValueError(f"optimizer.weight_decay = {self.weight_decay}; 0 or more is valid")
+        if (self.kind == "muon") != (self.adamw_peak is not None):
+            raise ValueError(
+                "optimizer.adamw_peak, the peak for what is not a hidden matrix, "
+                f"goes with kind = 'muon' and only with it; kind is {self.kind!r}"
+            )
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Evaluate:
+    """Validation: when, on how much, and at most how much of the time."""
+
+    tokens: Duration = Quantity(1_000_000.0, "tokens")  # of the validation split
+    per_decade: int = 10  # log-spaced moments for each factor of ten in steps
+    at: Moments = ()  # further moments
+    every: Duration = Quantity(3600.0, "seconds")  # at least this often
+    share: float = 0.01  # of wall time, for the moments that are not asked for
+
+    def __post_init__(self) -> None:
+        if self.tokens.unit != "tokens" or self.tokens.amount < 1:
+            raise ValueError(f"evaluate.tokens = {self.tokens}; a number of tokens is valid")
+        if not self.every.amount > 0:
+            raise ValueError(f"evaluate.every = {self.every}; above 0 is valid")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"evaluate.share = {self.share}; above 0 and at most 1 is valid")
+        if self.per_decade < 0:
+            raise ValueError(f"evaluate.per_decade = {self.per_decade}; 0 or more is valid")
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Keep:
+    """Checkpoints: when, and which stay.
+
+    Beside the newest, those at 2^k units and at 90% of them stay: cooldowns start there.
+    """
+
+    every: Duration = Quantity(600.0, "seconds")
+    at: Moments = ()  # further moments; these stay too
+    newest: int = 2
+    disk: int | None = None  # bytes; beyond it the oldest that would stay are removed
+
+    def __post_init__(self) -> None:
+        if not self.every.amount > 0:
+            raise ValueError(f"checkpoint.every = {self.every}; above 0 is valid")
+        if self.newest < 1:
+            raise ValueError(f"checkpoint.newest = {self.newest}; 1 or more is valid")
+        if self.disk is not None and self.disk < 1:
+            raise ValueError(f"checkpoint.disk = {self.disk}; a number of bytes is valid")
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Log:
+    """Where metrics go beside metrics.jsonl."""
+
+    every: int = 1  # steps between training records
+    tensorboard: bool = False
+    wandb: str | None = None  # project
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"log.every = {self.every}; 1 or more steps is valid")
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Recipe:
+    """Every setting of a run."""
+
+    name: str
+    schedule: str  # such as constant:peak=3e-3,warmup=5000-steps
+    model: DecoderShape
+    data: Data
+    train: Train
+    unit: Duration | None = None  # None: 20 tokens a non-embedding parameter
+    start_from: str | None = None  # weights to begin with, as `--from` names them
+    averages: dict[str, str] = field(
+        default_factory=lambda: {n: rule_book.spec(r) for n, r in rule_book.DEFAULTS.items()}
+    )
+    optimizer: Optimizer = Optimizer()
+    evaluate: Evaluate = Evaluate()
+    checkpoint: Keep = Keep()
+    log: Log = Log()
+
+    def built_schedule(self) -> Schedule:
+        """lr(t) as an object."""
+        return schedules.schedule(self.schedule, self.train.tokens_per_step)
+
+    def built_rules(self) -> dict[str, Rule]:
+        """Names to averaging rules, as objects."""
+        per_step = self.train.tokens_per_step
+        return {name: rule_book.rule(spec, per_step) for name, spec in self.averages.items()}
+
+    @property
+    def unit_tokens(self) -> int:
+        """1×, in tokens: the recipe's, or 20 tokens a non-embedding parameter."""
+        if self.unit is None:
+            return 20 * self.model.non_embedding
+        if self.unit.unit == "steps":
+            return round(self.unit.amount * self.train.tokens_per_step)
+        return round(self.unit.amount)
+
+    def table(self) -> dict[str, Any]:
+        """The recipe as plain data, absent settings left out: what `toml` writes."""
+        return cast("dict[str, Any]", _plain(self))
+
+    def toml(self) -> str:
+        """The text that `recipes.recipe` reads back into an equal recipe."""
+        return tomli_w.dumps(self.table())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Quantity):
+        return str(value)
+    if dataclasses.is_dataclass(value):
+        pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {name: _plain(item) for name, item in pairs if item is not None}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

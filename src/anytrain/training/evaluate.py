@@ -1,0 +1,51 @@
+"""Validation loss with its standard error, of the raw weights and of every average."""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anytrain.averaging import swapped
+from anytrain.rundir import Loss
+from anytrain.training.run import Run
+
+BATCH = 16  # sequences at once
+
+
+def candidates(run: Run) -> list[str]:
+    """The weights a run can be evaluated with: raw, each average, Schedule-Free's x."""
+    free = ["schedule_free"] if run.optimizer.kind == "schedule_free" else []
+    return ["raw", *free, *run.averages.rules]
+
+
+def weights_of(run: Run, name: str) -> AbstractContextManager[Any]:
+    """Inside, the model has the named weights; the raw ones return on every exit."""
+    if name == "schedule_free":
+        return swapped(run.model, run.optimizer.schedule_free_weights())
+    return run.averages.applied(name)
+
+
+def evaluate(run: Run, held_out: Tensor, names: Iterable[str]) -> dict[str, Loss]:
+    """Loss of each named set of weights on the held-out sequences (N, T + 1)."""
+    found = {}
+    for name in names:
+        with weights_of(run, name):
+            found[name] = validation_loss(run, held_out)
+    return found
+
+
+@torch.no_grad()
+def validation_loss(run: Run, held_out: Tensor) -> Loss:
+    """Mean over sequences of the mean loss of each, with the weights the model has now."""
+    losses = []
+    for part in held_out.split(BATCH):  # (16, T + 1)
+        part = part.to(run.device)
+        tokens, targets = part[:, :-1], part[:, 1:]
+        with run.autocast():
+            losses.append(run.model.losses(tokens, targets, run.documents(tokens)))
+    each = torch.cat(losses).double()  # (N,)
+    spread = float(each.std(correction=1)) if len(each) > 1 else 0.0
+    return Loss(float(each.mean()), spread / sqrt(len(each)))

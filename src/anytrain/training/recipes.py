@@ -1,0 +1,165 @@
+"""Reading recipes: TOML and `key.path=value` settings to a checked `Recipe`."""
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from anytrain.errors import UserError, nearest
+from anytrain.grammar import parse_spec
+from anytrain.training.config import Recipe
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("anytrain.recipes")
+    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name[-5:] == ".toml")
+
+
+def read_table(source: str) -> dict[str, Any]:
+    """The TOML of a shipped recipe or of a file."""
+    path = Path(source)
+    if source in shipped():
+        found = (resources.files("anytrain.recipes") / f"{source}.toml").read_bytes()
+    elif path.is_file():
+        found = path.read_bytes()
+    else:
+        raise UserError(
+            f"{source!r} is neither a file nor a shipped recipe{nearest(source, shipped())}"
+        )
+    try:
+        return tomllib.loads(found.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{source} is not TOML: {error}") from error
+
+
+def override(table: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The table with `key.path=value` applied in order; values are TOML, or bare text.
+
+    `schedule.peak=1e-3` reaches into a schedule or rule that is written as text.
+    """
+    changed = _copy(table)
+    for setting in settings:
+        path, value = _setting(setting)
+        here = changed
+        for part in path[:-1]:
+            inner = here.get(part)
+            if isinstance(inner, str) and ":" in inner:
+                inner = parse_spec(inner)
+            here[part] = inner if isinstance(inner, dict) else {}
+            here = here[part]
+        here[path[-1]] = value
+    for key, value in changed.items():
+        if key == "schedule" and isinstance(value, dict):
+            changed[key] = _spec_text(value)
+        if key == "averages" and isinstance(value, dict):
+            changed[key] = {
+                n: _spec_text(v) if isinstance(v, dict) else v for n, v in value.items()
+            }
+    return changed
+
+
+def _setting(text: str) -> tuple[list[str], Any]:
+    """`a.b=value` -> (["a", "b"], value); TOML's own reader decides both sides."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"{text!r} is not a setting; key.path=value is valid")
+    for candidate in (value, f'"""{value}"""'):
+        try:
+            parsed = tomllib.loads(f"{key} = {candidate}")
+        except tomllib.TOMLDecodeError:
+            continue
+        path = []
+        while isinstance(parsed, dict) and len(parsed) == 1:
+            (part, parsed), *_ = parsed.items()
+            path.append(part)
+            if len(path) == len(_key_parts(key)):
+                return path, parsed
+    raise UserError(f"{text!r} is not a setting; key.path=value is valid")
+
+
+def _key_parts(key: str) -> list[str]:
+    """The parts of a dotted TOML key, quotes respected."""
+    probe: Any = tomllib.loads(f"{key} = 0")
+    parts = []
+    while isinstance(probe, dict):
+        (part, probe), *_ = probe.items()
+        parts.append(part)
+    return parts
+
+
+def _spec_text(table: Mapping[str, Any]) -> str:
+    """{"kind": k, "a": 1} -> "k:a=1", nested tables in parentheses."""
+    pairs = (
+        f"{key}=({_spec_text(value)})" if isinstance(value, Mapping) else f"{key}={value}"
+        for key, value in table.items()
+        if key != "kind"
+    )
+    return f"{table.get('kind', '')}:{','.join(pairs)}".removesuffix(":")
+
+
+def _copy(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in table.items()}
+
+
+def recipe(table: Mapping[str, Any], source: str = "recipe") -> Recipe:
+    """A checked recipe; the first thing that is wrong is a UserError naming its key."""
+    table = _copy(table)
+    train, model = table.get("train"), table.get("model")
+    if isinstance(train, dict) and isinstance(model, dict) and "context" in train:
+        model.setdefault("context", train["context"])
+    try:
+        # strict about types: TOML's own are JSON's, so an int is an int and a text is a text
+        made = TypeAdapter(Recipe).validate_json(json.dumps(table, default=str))
+        made.built_schedule()
+        made.built_rules()
+    except ValidationError as error:
+        raise UserError(f"{source}: {_sentence(error)}") from error
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    if made.train.context > made.model.context:
+        raise UserError(
+            f"{source}: train.context = {made.train.context} exceeds "
+            f"model.context = {made.model.context}"
+        )
+    return made
+
+
+def load(source: str, settings: Sequence[str] = ()) -> Recipe:
+    """A shipped recipe or a file, with settings changed."""
+    return recipe(override(read_table(source), settings), source)
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first of pydantic's complaints as one sentence."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown key {path}{nearest(str(first['loc'][-1]), _known(first['loc'][:-1]))}"
+    if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{path} is missing"
+    if first["type"] == "value_error":
+        text = str(first["ctx"]["error"])
+        return text if not path or text.startswith(path.split(".")[0]) else f"{path}: {text}"
+    return f"{path} = {first['input']!r}: {first['msg'].replace('Input', 'it')}"
+
+
+def _known(path: tuple[int | str, ...]) -> list[str]:
+    """Keys that are valid in a table of the recipe."""
+    cls: Any = Recipe
+    for part in path:
+        types = {f.name: f.type for f in dataclasses.fields(cls)}
+        cls = next(
+            (
+                t
+                for t in getattr(types[str(part)], "__args__", (types[str(part)],))
+                if dataclasses.is_dataclass(t)
+            ),
+            cls,
+        )
+    return [f.name for f in dataclasses.fields(cls)]

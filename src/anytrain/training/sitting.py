@@ -1,0 +1,190 @@
+"""One sitting: train a run until something says stop, and leave it so that it can go on."""
+
+import dataclasses
+import errno
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anytrain.data.stream import TrainingData
+from anytrain.errors import UserError
+from anytrain.rundir import Loss, RunDir
+from anytrain.training import checkpoint, start
+from anytrain.training.cadence import Cadence
+from anytrain.training.evaluate import candidates, evaluate
+from anytrain.training.loggers import Logger
+from anytrain.training.loop import Diverged, Record, train
+from anytrain.training.progress import Progress
+from anytrain.training.retention import prune
+from anytrain.training.run import Clock, Run
+from anytrain.training.stopping import Stop
+from anytrain.training.stopwatch import Stopwatch
+
+
+class Sitting:
+    """Drives one run: steps, metrics, evaluations, checkpoints, and the reason it ended."""
+
+    def __init__(
+        self,
+        run: Run,
+        rundir: RunDir,
+        data: TrainingData,
+        stop: Stop,
+        loggers: Sequence[Logger] = (),
+    ) -> None:
+        self.run = run
+        self.rundir = rundir
+        self.data = data
+        self.stop = stop
+        self.loggers = loggers
+        self.cadence = Cadence(run.recipe)
+        held_out = data.validation(int(run.recipe.evaluate.tokens.amount))
+        self.held_out = torch.from_numpy(held_out)  # (N, T + 1)
+        self.progress = Progress(run.clock.step)
+        self.stopwatch = Stopwatch(earlier=_seconds_so_far(rundir))
+        self.evaluated: int | None = None  # the last step with an evaluation
+        self.saved: int | None = None  # the last step with a checkpoint
+        self.best = "raw"
+        stop.begin(run.clock)
+
+    def go(self) -> str:
+        """Train until the stop gives a reason; checkpoint, evaluate, record it, return it."""
+        self._event("start", threads=torch.get_num_threads(), versions=start.versions())
+        try:
+            with self.stop.listening():
+                reason = self._train()
+                self._save()  # before anything that takes long: a preempted job has little time
+                if self.evaluated != self.run.clock.step and self.run.clock.step > 0:
+                    self._evaluate("stop")
+        except Diverged as error:
+            self._event("stop", by="diverged", why=str(error))
+            raise Diverged(f"{error}; {checkpoint.last_good(self.rundir)}") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            good = checkpoint.last_good(self.rundir)
+            raise UserError(f"{self.rundir.path}: the disk is full; {good}") from error
+        finally:
+            self.progress.close()
+            for logger in self.loggers:
+                logger.close()
+        self._event("stop", by=reason)
+        return reason
+
+    def _train(self) -> str:
+        run = self.run
+        reason = self.stop.reason(run.clock)
+        if reason is not None:
+            return reason
+        before = dataclasses.replace(run.clock)
+        for record in train(run, self._batches(), run.recipe.built_schedule()):
+            self._log_step(record)
+            if self._checkpoint_due(before):
+                self._save()
+            self._evaluate_if_due(before)
+            reason = self.stop.reason(run.clock)
+            if reason is not None:
+                return reason
+            before = dataclasses.replace(run.clock)
+        raise AssertionError("batches never end")
+
+    def _batches(self) -> Iterator[Tensor]:
+        """Batches (B, T + 1) for ever, from the run's only data state: how many samples it read."""
+        batch = self.run.recipe.train.batch
+        while True:
+            yield torch.from_numpy(self.data.batch(self.run.clock.samples, batch))
+
+    # --- metrics ------------------------------------------------------------------------------
+
+    def _log_step(self, record: Record) -> None:
+        train_ = self.run.recipe.train
+        tokens = train_.batch * train_.context
+        rate = tokens / self.stopwatch.lap()
+        flops = rate * self.run.model.shape.flops_per_token(train_.context)
+        self.progress.step(record, rate, flops)
+        if record.step % self.run.recipe.log.every == 0:
+            self._log(
+                dataclasses.asdict(record)
+                | {
+                    "seconds": round(self.stopwatch.total(), 3),
+                    "tokens_per_second": round(rate, 1),
+                    "flops_per_second": round(flops),
+                }
+            )
+
+    def _log(self, record: dict[str, Any]) -> None:
+        self.rundir.log(record)
+        for logger in self.loggers:
+            logger.log(record)
+
+    def _event(self, event: str, **more: Any) -> None:
+        clock = self.run.clock
+        place = {"step": clock.step, "tokens": clock.tokens, "time": start.now()}
+        self.rundir.event({"event": event, **place, **more})
+
+    # --- evaluations --------------------------------------------------------------------------
+
+    def _evaluate_if_due(self, before: Clock) -> None:
+        why = self.cadence.evaluation(before, self.run.clock)
+        every = self.run.recipe.evaluate.every
+        if why is None and every.unit == "seconds":
+            why = "hourly" if self.stopwatch.since_evaluation() >= every.amount else None
+        if why is not None:
+            self._evaluate(why)
+
+    def _evaluate(self, why: str) -> None:
+        """Raw and every average; raw and the best, or none, where the share of time is spent."""
+        run = self.run
+        names = candidates(run)
+        if why in ("spaced", "hourly"):
+            few = [name for name in names if name in ("raw", self.best)]
+            affordable = self.stopwatch.affordable(run.recipe.evaluate.share)
+            if affordable < len(names):
+                names = few
+            if affordable < len(few) and why == "spaced":
+                return
+        with self.stopwatch.evaluating(len(names)):
+            losses = evaluate(run, self.held_out, names)
+        if len(names) == len(candidates(run)):
+            self.evaluated = run.clock.step
+        self.best = min(losses, key=lambda name: losses[name].mean)
+        self._log(self._evaluation_record(losses, why))
+        best = losses[self.best].mean
+        self.progress.evaluated(self.best, best, run.clock.tokens, run.clock.step)
+
+    def _evaluation_record(self, losses: dict[str, Loss], why: str) -> dict[str, Any]:
+        clock = self.run.clock
+        record: dict[str, Any] = {"step": clock.step, "tokens": clock.tokens, "t": clock.t}
+        for name, loss in losses.items():
+            record[f"val/loss/{name}"] = loss.mean
+            record[f"val/stderr/{name}"] = loss.stderr
+        record["val/tokens"] = self.held_out[:, 1:].numel()
+        record["eval_seconds"] = round(self.stopwatch.last_evaluation, 3)
+        record["eval_why"] = why
+        return record
+
+    # --- checkpoints --------------------------------------------------------------------------
+
+    def _checkpoint_due(self, before: Clock) -> bool:
+        every = self.run.recipe.checkpoint.every
+        if every.unit == "seconds" and self.stopwatch.since_save() >= every.amount:
+            return True
+        return self.cadence.checkpoint(before, self.run.clock)
+
+    def _save(self) -> None:
+        if self.saved == self.run.clock.step:
+            return
+        checkpoint.save(self.run, self.rundir)
+        self.saved = self.run.clock.step
+        self.stopwatch.saved()
+        for line in prune(self.rundir, self.cadence):
+            self.progress.say(line)
+
+
+def _seconds_so_far(rundir: RunDir) -> float:
+    last = 0.0
+    for record in rundir.metrics():
+        last = record.get("seconds", last)
+    return last

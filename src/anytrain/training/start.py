@@ -1,0 +1,270 @@
+"""Beginning a run or coming back to it: what is decided once, what may change, what may not."""
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anytrain import __version__
+from anytrain.data.stream import Pin, TrainingData
+from anytrain.errors import UserError
+from anytrain.grammar import Quantity
+from anytrain.rundir import FORMAT, RunDir, write_atomic
+from anytrain.training import recipes
+from anytrain.training.config import Recipe
+
+# Keys a sitting may change. They influence no step, but for the batch, whose change is recorded.
+CHANGEABLE = ("averages", "log", "evaluate", "checkpoint", "unit", "name", "train.batch")
+
+
+def device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def set_determinism(recipe: Recipe) -> None:
+    """Bit-identical steps, unless the recipe gives them up for speed."""
+    if recipe.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        # filling fresh memory with NaN finds bugs; here it would only cost time
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    else:
+        torch.use_deterministic_algorithms(False)
+
+
+def open_data(recipe: Recipe, pins: Sequence[Pin] | None = None) -> TrainingData:
+    """The corpus of a recipe, prepared first where it is not there and the recipe says how."""
+    settings = recipe.data
+    how = settings.prepare
+    if settings.path is not None and how is not None and pins is None:
+        folder = Path(settings.path)
+        if not (folder / "manifest.json").exists():
+            from anytrain.data.tokenize import prepare
+
+            prepare(
+                how.sources,
+                folder,
+                tokenizer=how.tokenizer,
+                text_field=how.text_field,
+                validation=how.validation,
+                bar=True,
+            )
+    return TrainingData.open(
+        settings.sources, context=recipe.train.context, seed=recipe.train.seed, pins=pins
+    )
+
+
+def resolved(recipe: Recipe, data: TrainingData) -> Recipe:
+    """The recipe with what the corpus and the machine decide filled in: a run records it so."""
+    vocab = recipe.model.vocab if recipe.model.vocab is not None else data.vocab
+    if vocab is None:
+        raise UserError(f"{', '.join(recipe.data.sources)}: no vocabulary size; give model.vocab")
+    if data.vocab is not None and vocab < data.vocab:
+        raise UserError(
+            f"model.vocab = {vocab} is smaller than the corpus's vocabulary of {data.vocab}"
+        )
+    recipe = dataclasses.replace(recipe, model=recipe.model.with_vocab(vocab))
+    unit = Quantity(float(recipe.unit_tokens), "tokens")
+    train = dataclasses.replace(
+        recipe.train,
+        micro_batch=recipe.train.micro_batch or fitting_micro_batch(recipe, device()),
+        compile=device().type == "cuda" if recipe.train.compile is None else recipe.train.compile,
+    )
+    return dataclasses.replace(recipe, unit=recipe.unit or unit, train=train)
+
+
+def fitting_micro_batch(recipe: Recipe, where: torch.device) -> int:
+    """The largest divisor of the batch whose activations fit into 70% of the free memory."""
+    shape, train = recipe.model, recipe.train
+    if where.type == "cuda":
+        free = torch.cuda.mem_get_info(where)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    state = shape.parameters * 4 * (4 + len(recipe.averages))  # weights, gradients, two moments
+    item = 2 if train.precision == "bf16" else 4
+    a_sequence = shape.activation_bytes_per_token(item) * train.context
+    fits = max(1, int((0.7 * free - state) // a_sequence))
+    return max(n for n in range(1, train.batch + 1) if train.batch % n == 0 and n <= max(fits, 1))
+
+
+def check_tokenizer(data: TrainingData, other: Path | None, whose: str) -> None:
+    """Weights that read one tokenizer's tokens must not be given another's."""
+    if data.tokenizer is None or other is None or not other.is_file():
+        return
+    if json.loads(data.tokenizer.read_bytes()) != json.loads(other.read_bytes()):
+        raise UserError(
+            f"{data.tokenizer} is not the tokenizer of {whose} ({other}); prepare the corpus "
+            f"with --tokenizer {other}"
+        )
+
+
+def create(
+    rundir: RunDir,
+    recipe: Recipe,
+    data: TrainingData,
+    imports: Mapping[str, str] | None = None,
+    parent: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the identity of a new run. `run.json` comes last: with it the run exists."""
+    rundir.checkpoint_root.mkdir(parents=True, exist_ok=True)
+    write_atomic(rundir.path / "recipe.toml", recipe.toml())
+    if data.tokenizer is not None:  # a copy, so that a run is whole wherever it is read from
+        shutil.copyfile(data.tokenizer, rundir.path / "tokenizer.json")
+    write_identity(
+        rundir,
+        {
+            "format": FORMAT,
+            "id": uuid.uuid4().hex[:12],
+            "created": now(),
+            "versions": versions(),
+            "imports": dict(imports or {}),
+            "parent": dict(parent) if parent else None,
+            "changes": dict(changes or {}),
+            "data": [pin.to_json() for pin in data.pins],
+            "eot": data.eot,
+            "decisions": {
+                "micro_batch": recipe.train.micro_batch,
+                "compile": recipe.train.compile,
+                "device": device().type,
+                "threads": torch.get_num_threads(),
+            },
+        },
+    )
+
+
+def write_identity(rundir: RunDir, identity: Mapping[str, Any]) -> None:
+    """Replace `run.json`."""
+    write_atomic(rundir.path / "run.json", json.dumps(identity, indent=1) + "\n")
+
+
+def record_imports(rundir: RunDir, imports: Mapping[str, str]) -> None:
+    """Add a user's modules that this sitting brings to those the run began with."""
+    identity = rundir.identity
+    if not imports.keys() <= identity["imports"].keys():
+        write_identity(rundir, identity | {"imports": {**identity["imports"], **imports}})
+
+
+def now() -> str:
+    """The time, as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with."""
+    return {
+        "anytrain": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+# --- coming back -----------------------------------------------------------------------------
+
+
+def reopened(rundir: RunDir, source: str | None, settings: Sequence[str]) -> Recipe:
+    """The recipe to go on with: the run's own, with what may change changed.
+
+    A recipe named again is compared with the run's; anything else than the changeable keys that
+    differs is a UserError that names the keys.
+    """
+    old = recipes.recipe(rundir.recipe, str(rundir.path / "recipe.toml"))
+    if source is None:
+        table = recipes.override(old.table(), settings)
+    else:
+        asked = recipes.load(source, settings).table()
+        table = _with_decisions(asked, old.table())
+    new = recipes.recipe(table, source or str(rundir.path))
+    if new.train.batch != old.train.batch:
+        reference = old.train.reference_batch or old.train.batch
+        new = dataclasses.replace(
+            new, train=dataclasses.replace(new.train, reference_batch=reference)
+        )
+    changed = differences(old, new)
+    fixed = [key for key in changed if not _may_change(key)]
+    if new.train.reference != old.train.reference:
+        fixed.append("train.reference_batch")
+    if fixed:
+        said = ", ".join(f"{k} = {changed[k][1]!r} (was {changed[k][0]!r})" for k in fixed)
+        raise UserError(
+            f"{rundir.path}: {said}"
+            f" cannot change on resume; {', '.join(CHANGEABLE)} may, anything else needs a fork: "
+            f"anytrain fork {rundir.path} --out NEW {fixed[0]}=…"
+        )
+    return new
+
+
+def _may_change(key: str) -> bool:
+    allowed = (*CHANGEABLE, "train.reference_batch")
+    return any(key == name or key.startswith(name + ".") for name in allowed)
+
+
+def _with_decisions(asked: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    """What the first start decided stays decided where the recipe asked for again is silent."""
+    for table, keys in (
+        ("model", ("vocab",)),
+        ("train", ("micro_batch", "compile", "reference_batch")),
+    ):
+        for key in keys:
+            if key in old[table]:
+                asked[table].setdefault(key, old[table][key])
+    if "unit" in old:
+        asked.setdefault("unit", old["unit"])
+    if "start_from" in old:  # the model has the shape of those weights
+        asked.setdefault("start_from", old["start_from"])
+        asked["model"] = old["model"]
+    return asked
+
+
+def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (old, new) for every setting that differs."""
+    before, after = _flat(old.table()), _flat(new.table())
+    keys = sorted(before.keys() | after.keys())
+    pairs = {key: (before.get(key), after.get(key)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def check_surroundings(rundir: RunDir, imports: Mapping[str, str]) -> list[str]:
+    """Sentences on what is not as it was at the first start and may change the bits.
+
+    Raises a UserError when a user's module is not the one that the run began with.
+    """
+    identity = rundir.identity
+    for module, digest in identity["imports"].items():
+        if imports.get(module) != digest:
+            raise UserError(
+                f"{rundir.path} was trained with --import {module} ({digest[:12]}); "
+                + ("its source has changed since" if module in imports else "add it")
+            )
+    here = {"threads": torch.get_num_threads(), "device": device().type}
+    notes = [
+        f"{key} = {value}, the run began with {identity['decisions'][key]}: going on, but not "
+        "bit for bit as it would have"
+        for key, value in here.items()
+        if identity["decisions"][key] != value
+    ]
+    if identity["versions"]["torch"] != torch.__version__:
+        notes.append(
+            f"torch {torch.__version__}, the run began with {identity['versions']['torch']}: "
+            "going on, but not bit for bit as it would have"
+        )
+    return notes
