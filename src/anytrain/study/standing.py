@@ -1,0 +1,329 @@
+"""Where a run stands: position, pace, data and disk left, lineage, and what to release.
+
+All of it is read from the run directory (and the corpora it pins), live or stopped. No torch.
+"""
+
+import fcntl
+import json
+import shutil
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+from anytrain.errors import UserError
+from anytrain.rundir import Checkpoint, Record, RunDir, read_json
+from anytrain.study.frontier import RAW, Evaluation
+
+DAY = 86400.0  # seconds
+_TAIL = 2**17  # bytes of metrics.jsonl that say how fast it is now
+
+
+def readable(run: RunDir) -> list[Checkpoint]:
+    """Checkpoints with a manifest that reads, oldest first: a live run removes some meanwhile."""
+    found = []
+    for checkpoint in run.checkpoints():
+        try:
+            checkpoint.manifest  # noqa: B018 (cached; a UserError if it is gone or damaged)
+        except UserError:
+            continue
+        found.append(checkpoint)
+    return found
+
+
+# --- position and pace -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Position:
+    """The last thing a run wrote."""
+
+    step: int
+    tokens: int
+    seconds: float | None  # trained so far, all sittings
+    tokens_per_second: float | None  # over the last records
+    loss: float | None  # nats/token, of the last training batch
+    lr: float | None
+
+
+def position(run: RunDir, checkpoints: Sequence[Checkpoint]) -> Position:
+    """From the last metric records; from the newest checkpoint where there are none."""
+    records = _tail(run.path / "metrics.jsonl")
+    steps = [r for r in records if "loss" in r]
+    newest = checkpoints[-1] if checkpoints else None
+    if not records:
+        return Position(
+            newest.step if newest else 0, newest.tokens if newest else 0, None, None, None, None
+        )
+    last = steps[-1] if steps else {}
+    return Position(
+        int(records[-1]["step"]),
+        int(records[-1]["tokens"]),
+        last.get("seconds"),
+        _pace(steps),
+        last.get("loss"),
+        last.get("lr"),
+    )
+
+
+def _tail(path: Path) -> list[Record]:
+    """The last whole records of a JSONL file, whatever its length."""
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _TAIL))
+        lines = file.read().split(b"\n")
+    whole = lines[1:-1] if size > _TAIL else lines[:-1]  # the first may be cut, the last torn
+    records: deque[Record] = deque(maxlen=500)
+    for line in whole:
+        try:
+            record = json.loads(line)
+            records.append({**record, "step": int(record["step"]), "tokens": int(record["tokens"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: a line near its end is damaged: {error}") from error
+    return list(records)
+
+
+def _pace(steps: Sequence[Record]) -> float | None:
+    """Tokens a second from the first to the last of these records, evaluation time included."""
+    timed = [r for r in steps if r.get("seconds") is not None]
+    if len(timed) > 1:
+        seconds = timed[-1]["seconds"] - timed[0]["seconds"]
+        tokens = timed[-1]["tokens"] - timed[0]["tokens"]
+        if seconds > 0 and tokens > 0:
+            return float(tokens / seconds)
+    rate = steps[-1].get("tokens_per_second") if steps else None
+    return float(rate) if rate else None
+
+
+# --- running or stopped ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Whether a process trains the run now, and what ended the last sitting if none does."""
+
+    running: bool
+    holder: str | None  # who has the lock, as it says itself
+    stopped_by: str | None  # SIGTERM, --for 20M-tokens, horizon, …; None: it ended without a word
+    time: str | None  # of the last start or stop, ISO
+
+
+def activity(run: RunDir) -> Activity:
+    """From the lock, which dies with its process, and the last start or stop."""
+    last: Record = {}
+    for event in run.events():
+        if event.get("event") in ("start", "stop"):
+            last = event
+    holder = _holder(run.path / "lock")
+    by = last.get("by") if last.get("event") == "stop" and holder is None else None
+    return Activity(holder is not None, holder, by, last.get("time"))
+
+
+def _holder(lock: Path) -> str | None:
+    """What the lock's holder wrote into it; None where nobody holds it."""
+    try:
+        with lock.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "another process"
+    except OSError:
+        pass
+    return None
+
+
+# --- data ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """How far one corpus has been read."""
+
+    path: str
+    turn: int  # the pass, from 1
+    read: int  # windows of this pass read
+    windows: int  # windows of this pass
+    share: float  # of the samples that come from it
+    new_segments: int  # in the corpus now, not yet seen by the run
+
+    @property
+    def left(self) -> int:
+        return self.windows - self.read
+
+
+def corpora(identity: Record, samples: int) -> list[Corpus]:
+    """The corpora that run.json pins, after `samples` samples (of a mixture: to within a few)."""
+    pins = [pin for pin in identity.get("data") or [] if pin.get("eras")]
+    if not pins:
+        return []
+    from anytrain.data.mixture import BLOCK, Mixture  # these load numpy
+    from anytrain.data.order import Order
+
+    mixture = Mixture((0,), tuple(float(pin.get("weight", 1.0)) for pin in pins))
+    counts = mixture.before(samples) if len(pins) > 1 else (samples,)
+    found = []
+    for number, (pin, count) in enumerate(zip(pins, counts, strict=True)):
+        eras = pin["eras"]
+        order = Order(
+            (0,), tuple(int(e["start"]) for e in eras), tuple(_total(e["windows"]) for e in eras)
+        )
+        place = order.place(count)
+        found.append(
+            Corpus(
+                str(pin["path"]),
+                place.turn,
+                place.read,
+                place.windows,
+                mixture.counts[number] / BLOCK,
+                _grown(Path(pin["path"]), eras[-1]),
+            )
+        )
+    return found
+
+
+def _total(value: int | list[int]) -> int:
+    return sum(value) if isinstance(value, list) else int(value)
+
+
+def _grown(path: Path, era: Record) -> int:
+    """Segments that the corpus has by now and the run has not pinned."""
+    try:
+        present = read_json(path / "manifest.json").get("segments")
+    except UserError:
+        return 0  # the corpus lies elsewhere; what is pinned is known all the same
+    pinned = era.get("segments")
+    seen = len(pinned) if isinstance(pinned, list) else int(pinned or 0)
+    return max(0, len(present) - seen) if isinstance(present, list) and seen else 0
+
+
+def samples_at(now: Position, checkpoints: Sequence[Checkpoint], context: int) -> int:
+    """Samples read by now: those of the newest checkpoint, and the tokens since."""
+    if not checkpoints:
+        return now.tokens // context
+    newest = checkpoints[-1]
+    clock = newest.state.get("clock") or {}
+    saved = int(clock.get("samples", newest.tokens // context))
+    return saved + max(0, now.tokens - newest.tokens) // context
+
+
+# --- disk ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes, and how they grow. Kept checkpoints are log-spaced: growth slows as a run gets old."""
+
+    checkpoints: int
+    bytes: int
+    free: int  # bytes, on the run's filesystem
+    per_day: float | None  # bytes, of checkpoints that stay and of metrics, at the present rate
+    cap: int | None  # bytes, `checkpoint.disk`
+
+
+def disk(run: RunDir, checkpoints: Sequence[Checkpoint], now: Position, recipe: Record) -> Disk:
+    """Growth is what the second half of the tokens left behind, over the time it takes."""
+    sizes = [(c.tokens, c.bytes) for c in checkpoints]
+    keep = recipe.get("checkpoint", {})
+    per_day = None
+    if now.tokens_per_second and now.tokens:
+        half = now.tokens / 2 / now.tokens_per_second  # seconds
+        stay = sizes[: -int(keep.get("newest", 2))]  # the newest make room for newer ones
+        metrics = run.path / "metrics.jsonl"
+        grown = sum(b for tokens, b in stay if tokens > now.tokens / 2)
+        grown += metrics.stat().st_size // 2 if metrics.exists() else 0
+        per_day = grown / half * DAY
+    return Disk(
+        len(sizes),
+        sum(b for _, b in sizes),
+        shutil.disk_usage(run.path).free,
+        per_day,
+        keep.get("disk"),
+    )
+
+
+# --- lineage and release ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """A run that another was forked from, and what the fork changed."""
+
+    path: str
+    step: int
+    tokens: int
+    changes: dict[str, list[object]]  # key -> [old, new]
+    present: bool  # whether that run is still there
+
+
+def lineage(run: RunDir) -> list[Ancestor]:
+    """Parents upwards, the nearest first, as far as their directories are still there."""
+    found: list[Ancestor] = []
+    seen: set[str] = set()
+    here = run
+    while True:
+        identity = here.identity
+        parent = identity.get("parent")
+        if not parent or str(parent.get("id")) in seen:
+            return found
+        seen.add(str(parent.get("id")))
+        there = _parent(here, parent)
+        found.append(
+            Ancestor(
+                str(parent["path"]),
+                int(parent.get("step", 0)),
+                int(parent.get("tokens", 0)),
+                dict(identity.get("changes") or {}),
+                there is not None,
+            )
+        )
+        if there is None:
+            return found
+        here = there
+
+
+def _parent(run: RunDir, parent: Record) -> RunDir | None:
+    """The parent's directory as written, or beside the run where both were moved together."""
+    written = Path(str(parent["path"]))
+    for path in (written, run.path / written, run.path.resolve().parent / written.name):
+        there = RunDir(path)
+        if there.exists and there.identity.get("id") == parent.get("id"):
+            return there
+    return None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Weights that a checkpoint holds, and the loss they are known by."""
+
+    step: int
+    tokens: int
+    weights: str
+    loss: float | None  # nats/token
+    evaluated_at: int | None  # step; earlier than `step` where that one was not evaluated
+
+    def command(self, run: Path) -> str:
+        """The command that releases them."""
+        out = f"{run.resolve().name}-{self.step}-{self.weights}"
+        return f"anytrain release {quote(f'{run}@{self.step}:{self.weights}')} --out {quote(out)}"
+
+
+def candidate(found: Sequence[Evaluation], checkpoints: Sequence[Checkpoint]) -> Candidate | None:
+    """The best weights that a checkpoint holds; a later checkpoint wins a tie.
+
+    A checkpoint that was not evaluated itself counts with the last evaluation before it.
+    """
+    best: Candidate | None = None
+    for checkpoint in checkpoints:
+        held, tokens = checkpoint.weights, checkpoint.tokens
+        known = [e for e in found if e.step <= checkpoint.step]
+        losses = {n: v for n, v in known[-1].losses.items() if n in held} if known else {}
+        if losses:
+            name, loss = min(losses.items(), key=lambda item: item[1])
+            if best is None or best.loss is None or loss <= best.loss:
+                best = Candidate(checkpoint.step, tokens, name, loss, known[-1].step)
+        elif best is None or best.loss is None:
+            best = Candidate(checkpoint.step, tokens, RAW if RAW in held else held[0], None, None)
+    return best
