@@ -1,0 +1,30 @@
+# One environment, five verbs. Everything a target needs, it installs.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+CPUS   := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
+
+.PHONY: demo test test-slow check clean
+
+$(VENV)/%.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	touch $@
+
+demo: $(VENV)/demo.installed          ## the main job on real text, in ./demo
+	$(BIN)/python examples/demo.py --out demo
+
+test: $(VENV)/dev.installed           ## the test suite, under 8 minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(CPUS) --dist loadfile
+
+test-slow: $(VENV)/dev.installed      ## kills, whole runs, compilation
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(CPUS) --dist load
+
+check: $(VENV)/dev.installed          ## style, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
