@@ -10,7 +10,8 @@ from fake_runs import write_run
 
 from anytrain.errors import UserError
 from anytrain.rundir import RunDir
-from anytrain.study.figures import DARK, inline, png, spread, svg
+from anytrain.study.axes import DARK, spread
+from anytrain.study.figures import inline, png, svg
 from anytrain.study.frontier import Frontier, frontier
 from anytrain.study.page import page
 

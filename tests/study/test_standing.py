@@ -9,7 +9,7 @@ from fake_runs import BATCH, NAMES, PER_STEP, UNIT, write_checkpoint, write_cool
 
 from anytrain.errors import UserError
 from anytrain.rundir import RunDir
-from anytrain.study import standing
+from anytrain.study import standing, supplies
 from anytrain.study.frontier import evaluations
 from anytrain.study.standing import Position
 
@@ -71,24 +71,24 @@ def pin(path: Path, *eras: tuple[int, list[int]], weight: float = 1.0) -> dict[s
 
 def test_passes_of_one_corpus(tmp_path: Path) -> None:
     identity = {"data": [pin(tmp_path, (0, [100]))]}
-    (found,) = standing.corpora(identity, 0)
+    (found,) = supplies.corpora(identity, 0)
     assert (found.turn, found.read, found.left) == (1, 0, 100)
-    (found,) = standing.corpora(identity, 230)
+    (found,) = supplies.corpora(identity, 230)
     assert (found.turn, found.read, found.left) == (3, 30, 70)
-    assert standing.corpora({"data": []}, 10) == []
+    assert supplies.corpora({"data": []}, 10) == []
 
 
 def test_a_corpus_that_grew(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"segments": [{}, {}, {}]}))
     identity = {"data": [pin(tmp_path, (0, [100]), (150, [100, 60]))]}
-    (found,) = standing.corpora(identity, 160)
+    (found,) = supplies.corpora(identity, 160)
     assert (found.turn, found.read, found.windows) == (2, 60, 160)
     assert found.new_segments == 1
 
 
 def test_a_mixture_by_its_shares(tmp_path: Path) -> None:
     pins = [pin(tmp_path, (0, [1000]), weight=3.0), pin(tmp_path, (0, [1000]), weight=1.0)]
-    a, b = standing.corpora({"data": pins}, 1024)
+    a, b = supplies.corpora({"data": pins}, 1024)
     assert (a.read, b.read) == (768, 256)
     assert (a.share, b.share) == (0.75, 0.25)
 
@@ -96,20 +96,20 @@ def test_a_mixture_by_its_shares(tmp_path: Path) -> None:
 def test_samples_go_on_from_the_checkpoint(trunk: RunDir) -> None:
     now = standing.position(trunk, [])
     checkpoints = standing.readable(trunk)
-    assert standing.samples_at(now, checkpoints, 256) == 2000 * BATCH
-    assert standing.samples_at(now, checkpoints[:-1], 256) == 2000 * BATCH
-    assert standing.samples_at(now, [], 256) == 2000 * BATCH
+    assert supplies.samples_at(now, checkpoints, 256) == 2000 * BATCH
+    assert supplies.samples_at(now, checkpoints[:-1], 256) == 2000 * BATCH
+    assert supplies.samples_at(now, [], 256) == 2000 * BATCH
 
 
 def test_disk_grows_by_what_stays(trunk: RunDir) -> None:
     checkpoints = standing.readable(trunk)
     now = standing.position(trunk, checkpoints)
     metrics = (trunk.path / "metrics.jsonl").stat().st_size
-    found = standing.disk(trunk, checkpoints, now, trunk.recipe)
+    found = supplies.disk(trunk, checkpoints, now, trunk.recipe)
     assert (found.checkpoints, found.bytes) == (4, 80_000_000)
     # the two newest are not growth: they go when newer ones come
     assert found.per_day == pytest.approx((metrics // 2) / 100 * 86400)
-    kept = standing.disk(trunk, checkpoints, now, {"checkpoint": {"newest": 1, "disk": 10**9}})
+    kept = supplies.disk(trunk, checkpoints, now, {"checkpoint": {"newest": 1, "disk": 10**9}})
     assert kept.per_day == pytest.approx((20_000_000 + metrics // 2) / 100 * 86400)
     assert kept.cap == 10**9
 

@@ -39,7 +39,7 @@ def status(path: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     from anytrain.rundir import RunDir
-    from anytrain.study import frontier, standing
+    from anytrain.study import frontier, standing, supplies
 
     run = RunDir.open(path)
     recipe, identity = run.recipe, run.identity
@@ -49,8 +49,8 @@ def status(path: str) -> dict[str, Any]:
     found, best = table.evaluations, table.best
     context = int(recipe["train"]["context"])
     release = standing.candidate(found, checkpoints)
-    samples = standing.samples_at(now, checkpoints, context)
-    corpora = standing.corpora(identity, samples)
+    samples = supplies.samples_at(now, checkpoints, context)
+    corpora = supplies.corpora(identity, samples)
     return {
         "run": path,
         "name": recipe.get("name"),
@@ -75,7 +75,7 @@ def status(path: str) -> dict[str, Any]:
             }
             for corpus in corpora
         ],
-        "disk": asdict(standing.disk(run, checkpoints, now, recipe)),
+        "disk": asdict(supplies.disk(run, checkpoints, now, recipe)),
         "lineage": [asdict(ancestor) for ancestor in standing.lineage(run)],
         "release": {**asdict(release), "command": release.command(run.path)} if release else None,
     }

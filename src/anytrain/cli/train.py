@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     outcome = pretrain(request, Stop(length, until), lambda line: _say(line))
     clock = outcome.clock
     _say(f"stopped by {outcome.reason} at step {clock.step}, {clock.tokens:,} tokens")
-    _say(f"go on: anytrain train --run {path}    where it is: anytrain status {path}")
+    onward = "" if outcome.reason == "horizon" else f"go on: anytrain train --run {path}    "
+    _say(f"{onward}where it is: anytrain status {path}")
     return args.preempted_exit_code if outcome.signalled else 0
 
 

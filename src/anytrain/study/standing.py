@@ -5,7 +5,6 @@ All of it is read from the run directory (and the corpora it pins), live or stop
 
 import fcntl
 import json
-import shutil
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from shlex import quote
 
 from anytrain.errors import UserError
-from anytrain.rundir import Checkpoint, Record, RunDir, read_json
+from anytrain.rundir import Checkpoint, Record, RunDir
 from anytrain.study.frontier import RAW, Evaluation
 
 DAY = 86400.0  # seconds
@@ -133,115 +132,6 @@ def _holder(lock: Path) -> str | None:
     except OSError:
         pass
     return None
-
-
-# --- data ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """How far one corpus has been read."""
-
-    path: str
-    turn: int  # the pass, from 1
-    read: int  # windows of this pass read
-    windows: int  # windows of this pass
-    share: float  # of the samples that come from it
-    new_segments: int  # in the corpus now, not yet seen by the run
-
-    @property
-    def left(self) -> int:
-        return self.windows - self.read
-
-
-def corpora(identity: Record, samples: int) -> list[Corpus]:
-    """The corpora that run.json pins, after `samples` samples (of a mixture: to within a few)."""
-    pins = [pin for pin in identity.get("data") or [] if pin.get("eras")]
-    if not pins:
-        return []
-    from anytrain.data.mixture import BLOCK, Mixture  # these load numpy
-    from anytrain.data.order import Order
-
-    mixture = Mixture((0,), tuple(float(pin.get("weight", 1.0)) for pin in pins))
-    counts = mixture.before(samples) if len(pins) > 1 else (samples,)
-    found = []
-    for number, (pin, count) in enumerate(zip(pins, counts, strict=True)):
-        eras = pin["eras"]
-        order = Order(
-            (0,), tuple(int(e["start"]) for e in eras), tuple(_total(e["windows"]) for e in eras)
-        )
-        place = order.place(count)
-        found.append(
-            Corpus(
-                str(pin["path"]),
-                place.turn,
-                place.read,
-                place.windows,
-                mixture.counts[number] / BLOCK,
-                _grown(Path(pin["path"]), eras[-1]),
-            )
-        )
-    return found
-
-
-def _total(value: int | list[int]) -> int:
-    return sum(value) if isinstance(value, list) else int(value)
-
-
-def _grown(path: Path, era: Record) -> int:
-    """Segments that the corpus has by now and the run has not pinned."""
-    try:
-        present = read_json(path / "manifest.json").get("segments")
-    except UserError:
-        return 0  # the corpus lies elsewhere; what is pinned is known all the same
-    pinned = era.get("segments")
-    seen = len(pinned) if isinstance(pinned, list) else int(pinned or 0)
-    return max(0, len(present) - seen) if isinstance(present, list) and seen else 0
-
-
-def samples_at(now: Position, checkpoints: Sequence[Checkpoint], context: int) -> int:
-    """Samples read by now: those of the newest checkpoint, and the tokens since."""
-    if not checkpoints:
-        return now.tokens // context
-    newest = checkpoints[-1]
-    clock = newest.state.get("clock") or {}
-    saved = int(clock.get("samples", newest.tokens // context))
-    return saved + max(0, now.tokens - newest.tokens) // context
-
-
-# --- disk ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Disk:
-    """Bytes, and how they grow. Kept checkpoints are log-spaced: growth slows as a run gets old."""
-
-    checkpoints: int
-    bytes: int
-    free: int  # bytes, on the run's filesystem
-    per_day: float | None  # bytes, of checkpoints that stay and of metrics, at the present rate
-    cap: int | None  # bytes, `checkpoint.disk`
-
-
-def disk(run: RunDir, checkpoints: Sequence[Checkpoint], now: Position, recipe: Record) -> Disk:
-    """Growth is what the second half of the tokens left behind, over the time it takes."""
-    sizes = [(c.tokens, c.bytes) for c in checkpoints]
-    keep = recipe.get("checkpoint", {})
-    per_day = None
-    if now.tokens_per_second and now.tokens:
-        half = now.tokens / 2 / now.tokens_per_second  # seconds
-        stay = sizes[: -int(keep.get("newest", 2))]  # the newest make room for newer ones
-        metrics = run.path / "metrics.jsonl"
-        grown = sum(b for tokens, b in stay if tokens > now.tokens / 2)
-        grown += metrics.stat().st_size // 2 if metrics.exists() else 0
-        per_day = grown / half * DAY
-    return Disk(
-        len(sizes),
-        sum(b for _, b in sizes),
-        shutil.disk_usage(run.path).free,
-        per_day,
-        keep.get("disk"),
-    )
 
 
 # --- lineage and release ---------------------------------------------------------------------
