@@ -1,0 +1,179 @@
+"""The tokenizer of a corpus: a file, a Hugging Face directory, or a byte-level BPE trained here.
+
+Tokens that the tokenizer calls special are never made from text: a document that spells
+`<|endoftext|>` gets the characters, so only real document ends look like document ends.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytrain.data.manifest import DTYPES
+from anytrain.errors import UserError
+from anytrain.rundir import sha256, sync
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+NAME = "tokenizer.json"
+CONFIG = "tokenizer_config.json"
+END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>", "<EOS>")
+_SMALLEST = 257  # 256 bytes and the end of text
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What `--tokenizer` says: a file, or the vocabulary of a BPE to be trained."""
+
+    text: str
+    file: Path | None  # None: to be trained
+    vocab: int  # 0 where the file says
+
+    @property
+    def identity(self) -> str:
+        """What has to be the same for a run to be continued or a corpus to be appended to."""
+        return f"sha256:{sha256(self.file)}" if self.file else self.text
+
+
+def parse(text: str) -> Spec:
+    """`bpe:4096`, a tokenizers JSON file, or a directory that holds tokenizer.json."""
+    if text.startswith("bpe:"):
+        size = text.removeprefix("bpe:")
+        if not re.fullmatch(r"\d{1,9}", size) or int(size) < _SMALLEST:
+            raise UserError(
+                f"tokenizer {text!r}: bpe:N needs a vocabulary N of {_SMALLEST} or more"
+            )
+        return Spec(f"bpe:{int(size)}", None, int(size))
+    path = Path(text)
+    file = path / NAME if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(
+            f"tokenizer {text!r}: no such file; valid are a tokenizers JSON file, a directory "
+            "that holds tokenizer.json, or bpe:N to train one, for example bpe:4096"
+        )
+    return Spec(text, file, 0)
+
+
+def load(file: Path) -> "Tokenizer":
+    """A tokenizer ready for documents: nothing cut, nothing padded, nothing added."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception on a malformed file
+        raise UserError(f"tokenizer {file} is no tokenizers JSON file: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def train_bpe(vocab: int, texts: Iterable[str]) -> "Tokenizer":
+    """A byte-level BPE (the pre-tokenization of GPT-2) of at most `vocab` tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=[END_OF_TEXT[0]],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def install(folder: Path, *, file: Path | None = None, trained: Any = None) -> None:
+    """Put the tokenizer beside the corpus: a file byte for byte, or the one just trained."""
+    if file is not None:
+        config = file.parent / CONFIG
+        if config.is_file():
+            _put(folder / CONFIG, config.read_bytes())
+        _put(folder / NAME, file.read_bytes())
+        return
+    config_of_trained = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": END_OF_TEXT[0],
+        "clean_up_tokenization_spaces": False,
+    }
+    _put(folder / CONFIG, (json.dumps(config_of_trained, indent=2) + "\n").encode())
+    _put(folder / NAME, trained.to_str(pretty=True).encode())
+
+
+def _put(path: Path, data: bytes) -> None:
+    aside = path.with_name(f".{path.name}.aside")
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    sync(path.parent)
+
+
+def end_of_text(tokenizer: "Tokenizer", wanted: str | None, file: Path | None) -> str:
+    """The token put after each document: the one asked for, a usual one, or the config's."""
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    if wanted is not None:
+        if wanted not in vocabulary:
+            raise UserError(f"--eot {wanted!r} is not in the vocabulary{_specials(tokenizer)}")
+        return wanted
+    for token in (*END_OF_TEXT, _configured(file)):
+        if token in vocabulary:
+            return str(token)
+    raise UserError(
+        f"tokenizer {file} has no end-of-text token ({', '.join(END_OF_TEXT[:4])}); name one with "
+        f"--eot TOKEN{_specials(tokenizer)}"
+    )
+
+
+def _specials(tokenizer: "Tokenizer") -> str:
+    added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    return f" (special tokens there: {', '.join(added[:12])})" if added else ""
+
+
+def _configured(file: Path | None) -> str | None:
+    """`eos_token` of the tokenizer_config.json beside the tokenizer."""
+    config = file.parent / CONFIG if file else None
+    if config is None or not config.is_file():
+        return None
+    try:
+        token = json.loads(config.read_bytes()).get("eos_token")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{config} is damaged: {error}") from error
+    return str(token["content"]) if isinstance(token, dict) else token
+
+
+class Encoder:
+    """Documents -> arrays of token ids, each ending with the end-of-text token."""
+
+    def __init__(self, tokenizer: "Tokenizer", eot_token: str, dtype: str | None) -> None:
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        self._tokenizer = tokenizer
+        self.vocab = max(vocabulary.values()) + 1  # ids may have holes: the largest one counts
+        self.eot_token = eot_token
+        self.eot = int(vocabulary[eot_token])
+        self.dtype = dtype or ("uint16" if self.vocab <= 2**16 else "uint32")
+        if self.dtype not in DTYPES:
+            raise UserError(f"--dtype {dtype!r}: one of {', '.join(DTYPES)}")
+        if self.vocab > 256 ** DTYPES[self.dtype]:
+            raise UserError(
+                f"--dtype {self.dtype} holds {256 ** DTYPES[self.dtype]} tokens, the vocabulary of "
+                f"the tokenizer is {self.vocab}; use uint32"
+            )
+
+    def __call__(self, texts: Sequence[str]) -> list[NDArray[np.unsignedinteger]]:
+        """Encode in parallel on all cores."""
+        try:
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception as error:  # the library's own, bare: an unknown word without a token
+            raise UserError(f"the tokenizer cannot encode a document: {error}") from error
+        return [np.array([*encoding.ids, self.eot], dtype=self.dtype) for encoding in encodings]
