@@ -16,9 +16,19 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from types import ModuleType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from types import ModuleType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from anytrain.errors import UserError, nearest
 
@@ -75,12 +85,11 @@ def duration(text: str, *, what: str = "duration") -> Quantity:
         why = "has no unit" if bare else "is not a duration"
         raise UserError(f"{what} {text!r} {why}; valid are for example {_EXAMPLES}")
     number, scale, word = match.groups()
-    amount = float(number) * _SCALE[scale]
+    exact = Decimal(number) * _SCALE[scale]  # 3.2768B is a whole number, its float product is not
+    amount = float(exact)
     unit = word.lower().removesuffix("s") if len(word) > 1 else word
     if unit in ("step", "token"):
-        if abs(amount - round(amount)) <= 1e-9 * max(1.0, amount):
-            amount = float(round(amount))  # 3.2768B is a whole number, its float product is not
-        elif unit == "token":
+        if unit == "token" and exact % 1:
             raise UserError(f"{what} {text!r} is not a whole number of tokens")
         return Quantity(amount, "steps" if unit == "step" else "tokens")
     if unit in _SECONDS and not scale:
@@ -115,7 +124,7 @@ def _moment_text(when: Quantity) -> str:
 
 def weights_name(text: str) -> WeightsName:
     """Parse `RUN[@WHEN][:WEIGHTS]`; a path that exists as written is taken whole."""
-    if Path(text).exists():
+    if text and Path(text).exists():
         return WeightsName(text)
     match = re.fullmatch(r"(.+?)(?:@([^@:/]*))?(?::([^@:/]*))?", text)
     if match is None or "" in match.groups():
@@ -227,7 +236,7 @@ def _value(
     """One parameter, from text or TOML, to the type its dataclass asks for."""
     if isinstance(value, Mapping):
         return build(value, kinds, tokens_per_step)
-    if isinstance(hint, UnionType):  # float | None: what a text gives is the float
+    if type(None) in get_args(hint):  # float | None: what a text gives is the float
         hint = next(arm for arm in get_args(hint) if arm is not type(None))
     if hint == Steps:
         return duration(str(value), what=name).steps(tokens_per_step)
@@ -251,6 +260,8 @@ def _value(
 def describe(value: Any, kinds: Mapping[str, Any]) -> str:
     """The text that `build` turns back into an equal object; parameters at default are left out."""
     cls = type(value)
+    if not dataclasses.is_dataclass(cls):
+        raise UserError(f"{value!r} is not a dataclass, so it has no text to be saved as")
     names = {c: kind for kind, c in kinds.items()}
     kind = names.get(cls, f"{cls.__module__}.{cls.__name__}")
     hints = get_type_hints(cls, include_extras=True)
@@ -261,7 +272,7 @@ def describe(value: Any, kinds: Mapping[str, Any]) -> str:
             continue
         if dataclasses.is_dataclass(item):
             text = f"({describe(item, kinds)})"
-        elif hints[field.name] == Steps:
+        elif Steps in (hints[field.name], *get_args(hints[field.name])):
             text = f"{_number(item)}-steps"
         else:
             text = _number(item) if isinstance(item, float) else str(item)

@@ -7,7 +7,7 @@ advanced it, 1 unless the batch size changed. ρ = 1 means that the average is t
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from math import isfinite, sqrt
+from math import expm1, isfinite, log, sqrt
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from anytrain.grammar import Spec, Steps, build, describe
@@ -124,9 +124,8 @@ class Ema:
             raise ValueError(f"half_life = {self.half_life}; above 0 steps is valid")
 
     def __call__(self, t: float, dt: float = 1.0, /) -> float:
-        new: float = 1.0 - 2.0 ** (-dt / self.half_life)
-        seen: float = 1.0 - 2.0 ** (-t / self.half_life)
-        return new / seen
+        rate = log(2.0) / self.half_life  # expm1: 1 − β^t is not lost for a long half-life
+        return expm1(-rate * dt) / expm1(-rate * t)
 
 
 KINDS: dict[str, type] = {

@@ -7,7 +7,7 @@ baselines, which are a type of their own (`HorizonBound`) and raise `BeyondHoriz
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import cos, isfinite, pi, sqrt
+from math import cos, inf, isfinite, pi, sqrt
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from anytrain.grammar import Spec, Steps, build, describe
@@ -152,10 +152,10 @@ class _Planned(HorizonBound):
         _check(self.peak, self.warmup, self.initial)
         if not 0 <= self.final <= 1:
             raise ValueError(f"final = {self.final}; a fraction of the peak, 0 to 1, is valid")
-        if not self.horizon > self.warmup:
+        if not self.warmup < self.horizon < inf:
             raise ValueError(
                 f"horizon = {self.horizon:g} steps does not exceed warmup = {self.warmup:g}; "
-                "a horizon after the warmup is valid"
+                "a finite horizon after the warmup is valid"
             )
 
     def __call__(self, t: float, /) -> float:
@@ -220,7 +220,7 @@ class Cooldown(HorizonBound):
         _check_shape(self.shape)
         if not 0 <= self.final <= 1:
             raise ValueError(f"final = {self.final}; a fraction of the rate, 0 to 1, is valid")
-        if not 0 <= self.start < self.horizon:
+        if not 0 <= self.start < self.horizon < inf:
             raise ValueError(
                 f"start = {self.start:g}; a step from 0 to below horizon = {self.horizon:g} "
                 "is valid"
@@ -269,6 +269,15 @@ def peak(value: Schedule) -> float | None:
     """The peak rate of a schedule or of its trunk; None where a user's class names none."""
     found = getattr(getattr(value, "trunk", value), "peak", None)
     return float(found) if found is not None else None
+
+
+def rate(value: Schedule, t: float, dt: float) -> float:
+    """The learning rate of the step from t to t + Δt.
+
+    A horizon need not fall on a step: the one that reaches it is the last and has the final rate.
+    """
+    end = horizon(value)
+    return value(t + dt if end is None or not t < end < t + dt else end)
 
 
 def horizon(value: Schedule) -> float | None:

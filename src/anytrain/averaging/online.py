@@ -33,8 +33,7 @@ def canonical_name(name: str) -> str:
 
 def canonical_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter and persistent buffer of the bare model by its own name; tied ones once."""
-    while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-        model = model.module
+    model = _unwrapped(model)
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for prefix, module in model.named_modules():
@@ -48,6 +47,17 @@ def canonical_tensors(model: nn.Module) -> dict[str, Tensor]:
                 seen.add(id(tensor))
                 found[canonical_name(f"{prefix}.{name}" if prefix else name)] = tensor
     return found
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside data parallelism and compilation, whichever of them is outermost."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        elif (compiled := model._modules.get("_orig_mod")) is not None:
+            model = compiled
+        else:
+            return model
 
 
 def _local(tensor: Tensor) -> Tensor:
