@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 
-from anytrain import schedules
 from anytrain.grammar import short_count
 from anytrain.models.huggingface import write_directory
 from anytrain.rundir import RunDir, read_json
@@ -86,16 +85,14 @@ def _reason(origin: Origin) -> str:
 def _training(origin: Origin) -> list[str]:
     recipe, identity = origin.run.recipe, origin.run.identity
     train = recipe["train"]
-    per_step = (train.get("reference_batch") or train["batch"]) * train["context"]
-    lr = schedules.schedule(recipe["schedule"], per_step)
-    t = float(origin.checkpoint.manifest["t"])
+    lr = float(origin.checkpoint.manifest["lr"])
     rows = [
         "## Training",
         "",
         f"- recipe: {recipe['name']}",
         f"- tokens seen: {origin.checkpoint.tokens:,} ({origin.checkpoint.step:,} steps of "
         f"{train['batch']} × {train['context']})",
-        f"- schedule: `{recipe['schedule']}`; learning rate at that step: {lr(t):.3g}",
+        f"- schedule: `{recipe['schedule']}`; learning rate at that step: {lr:.3g}",
         f"- optimizer: {recipe['optimizer']['kind']}, weight decay "
         f"{recipe['optimizer']['weight_decay']:g}",
         *(

@@ -250,6 +250,20 @@ class RunDir:
         """Starts, stops, changes and recoveries, oldest first."""
         return read_lines(self.path / "events.jsonl")
 
+    def changes(self) -> list[Record]:
+        """Recorded changes of settings that the present state went through, in order.
+
+        A run that went back, to an older checkpoint, lost the changes that it had made later.
+        """
+        found: list[Record] = []
+        for event in self.events():
+            if event["event"] == "fallback":  # names the checkpoint that was passed over
+                continue
+            found = [change for change in found if change["step"] <= event["step"]]
+            if event["event"] == "changed":
+                found.append(event)
+        return found
+
     def losses(self, step: int | None = None) -> tuple[int | None, dict[str, Loss]]:
         """The last evaluation at or before a step: where it was, and the loss of each weights."""
         found: tuple[int | None, dict[str, Loss]] = None, {}

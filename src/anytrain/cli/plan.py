@@ -8,6 +8,8 @@ import argparse
 import dataclasses
 import json
 
+from anytrain.grammar import import_user_module
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a shipped recipe or a TOML file")
@@ -15,10 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", type=int, default=1, help="that share the state equally")
     parser.add_argument("--speed", type=float, default=4e14, metavar="FLOPS",
                         help="FLOP/s of a device; 4e14, an H100 at 40%%, if absent")  # fmt: skip
+    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE")
     parser.add_argument("--json", action="store_true")
 
 
 def run(args: argparse.Namespace) -> int:
+    for module in args.imports:
+        import_user_module(module)
+
     from anytrain.training import recipes
     from anytrain.training.plan import lines, plan
 

@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
+from anytrain import schedules
 from anytrain.errors import UserError
 from anytrain.rundir import FORMAT, Checkpoint, RunDir, sha256, sync
 from anytrain.training.run import Run
@@ -91,8 +92,7 @@ def _write_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
         try:
             dcp_save(tensors, storage_writer=writer, no_dist=True)
         except CheckpointException as error:  # no Exception: it would pass every `except` above
-            cause = next(iter(error.failures.values()))[0]
-            raise cause if isinstance(cause, OSError) else RuntimeError(str(error)) from error
+            raise next(iter(error.failures.values()))[0] from error
 
 
 def _group(name: str) -> str:
@@ -105,12 +105,14 @@ def _write_manifest(folder: Path, run: Run) -> None:
     for path in sorted(folder.iterdir()):
         sync(path)
         files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    dt = run.recipe.train.batch / run.recipe.train.reference
     free = ["schedule_free"] if run.optimizer.kind == "schedule_free" else []
     manifest = {
         "format": FORMAT,
         "step": run.clock.step,
         "tokens": run.clock.tokens,
         "t": run.clock.t,
+        "lr": schedules.rate(run.recipe.built_schedule(), run.clock.t - dt, dt),
         "weights": ["raw", *free, *run.averages.rules],
         "torch": torch.__version__,
         "files": files,

@@ -114,8 +114,11 @@ def _new_recipe(request: Request, say: Callable[[str], Any]) -> Recipe:
 def _check_stop(recipe: Recipe, stop: Stop) -> None:
     """A schedule with a horizon ends there, and cannot be asked to go further."""
     stop.horizon = schedules.horizon(recipe.built_schedule())
-    if stop.horizon is None or stop.until is None or stop.until.unit == "seconds":
+    if stop.horizon is None or stop.until is None:
         return
+    rebatched = recipe.train.batch != recipe.train.reference
+    if stop.until.unit == "steps" and rebatched:
+        return  # a step is no longer one unit of t: the run ends at its horizon all the same
     if stop.until.steps(recipe.train.tokens_per_step) > stop.horizon:
         raise UserError(
             f"--until {stop.until} lies beyond the horizon of {stop.horizon:g} steps of "
@@ -152,6 +155,7 @@ def _sit(
     sitting = Sitting(run, rundir, data, stop, loggers(recipe, rundir))
     if found is not None:
         sitting.saved = found.step
+        sitting.evaluated, _ = rundir.losses(found.step)
         sitting.progress.say(f"going on from step {found.step}, {run.clock.tokens:,} tokens")
     reason = sitting.go()
     return Outcome(reason, run.clock, stop.signalled is not None)
@@ -176,6 +180,10 @@ def _record_changes(rundir: RunDir, recipe: Recipe, run: Run) -> None:
     """Write what this sitting changed, and the rules with the step each began at."""
     old = recipes.recipe(rundir.recipe, str(rundir.path))
     changed = start.differences(old, recipe)
+    for lost in reversed(rundir.changes()):
+        if lost["step"] > run.clock.step:  # the run went back: what it had changed holds from here
+            for key, (before, after) in lost["settings"].items():
+                changed[key] = (before, changed[key][1] if key in changed else after)
     if changed:
         place = {"step": run.clock.step, "tokens": run.clock.tokens, "time": start.now()}
         rundir.event({"event": "changed", **place, "settings": changed})

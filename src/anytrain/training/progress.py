@@ -14,7 +14,7 @@ class Progress:
     def __init__(self, step: int) -> None:
         self.best = ""
         # no total: the run has no end; on a pipe there are lines instead of a bar
-        self.bar = tqdm(initial=step, unit="step", disable=None, dynamic_ncols=True)
+        self.bar = tqdm(initial=step, unit=" steps", disable=None, dynamic_ncols=True)
 
     def step(self, record: Record, tokens_per_second: float, flops_per_second: float) -> None:
         """One more step was taken."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from anytrain import schedules
 from anytrain.errors import UserError, nearest
 from anytrain.grammar import parse_spec
 from anytrain.training.config import Recipe
@@ -126,6 +127,10 @@ def recipe(table: Mapping[str, Any], source: str = "recipe") -> Recipe:
         raise UserError(
             f"{source}: train.context = {made.train.context} exceeds "
             f"model.context = {made.model.context}"
+        )
+    if made.optimizer.kind == "muon" and schedules.peak(made.built_schedule()) is None:
+        raise UserError(
+            f"{source}: {made.schedule} has no `peak`, which optimizer.adamw_peak is relative to"
         )
     return made
 

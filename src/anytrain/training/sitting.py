@@ -92,9 +92,15 @@ class Sitting:
 
     def _batches(self) -> Iterator[Tensor]:
         """Batches (B, T + 1) for ever, from the run's only data state: how many samples it read."""
-        batch = self.run.recipe.train.batch
+        batch, vocab = self.run.recipe.train.batch, self.run.model.shape.tokens
         while True:
-            yield torch.from_numpy(self.data.batch(self.run.clock.samples, batch))
+            tokens = self.data.batch(self.run.clock.samples, batch)
+            if self.data.vocab is None and tokens.max() >= vocab:  # raw files do not say
+                raise UserError(
+                    f"{', '.join(self.run.recipe.data.sources)}: token {tokens.max()} at sample "
+                    f"{self.run.clock.samples} and on; model.vocab = {vocab} is too small"
+                )
+            yield torch.from_numpy(tokens)
 
     # --- metrics ------------------------------------------------------------------------------
 

@@ -1,0 +1,121 @@
+"""A moment of a run that no checkpoint kept: trained again, to the same bits."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anytrain.data.stream import Pin, TrainingData
+from anytrain.errors import UserError
+from anytrain.grammar import Quantity, short_count
+from anytrain.rundir import Checkpoint, RunDir
+from anytrain.training import checkpoint, recipes, start
+from anytrain.training.cadence import reached
+from anytrain.training.config import Recipe
+from anytrain.training.loop import train
+from anytrain.training.pretrain import build
+from anytrain.training.run import Run
+from anytrain.weights import open_weights
+
+
+@contextmanager
+def checkpoint_at(
+    parent: RunDir, old: Recipe, when: Any, out: Path, say: Callable[[str], Any]
+) -> Iterator[Checkpoint]:
+    """The parent's checkpoint at a moment, replayed into a scratch directory if there is none."""
+    try:
+        found = parent.find(when)
+    except UserError:
+        if isinstance(when, str):
+            raise
+        scratch = RunDir(out.with_name(f".{out.name}.replay"))
+        try:
+            yield _replay(parent, old, when, scratch, say)
+        finally:
+            shutil.rmtree(scratch.path, ignore_errors=True)
+        return
+    with found.pinned():
+        found.verify()
+        yield found
+
+
+def _replay(
+    parent: RunDir, old: Recipe, when: Quantity, scratch: RunDir, say: Callable[[str], Any]
+) -> Checkpoint:
+    """Train again from the nearest earlier checkpoint: the data order makes it the same run."""
+    last = parent.checkpoints()[-1:]
+    if when.unit == "seconds" or not last or _place(last[0], when) < when.amount:
+        parent.find(when)  # raises, and lists what there is
+    earlier = [c for c in parent.checkpoints() if _place(c, when) <= when.amount]
+    changes = parent.changes()
+    recipe, begin = old, 0
+    for change in reversed(changes):
+        recipe = _changed(recipe, change["settings"], 0)
+    if not earlier and parent.identity["parent"] is not None:
+        parent.find(when)  # raises: what it began from is not kept
+    if earlier:
+        recipe = recipes.recipe(earlier[-1].state["recipe"], str(earlier[-1].path))
+        begin = earlier[-1].step
+    per_step = recipe.train.batch * recipe.train.context
+    steps = (when.amount if when.unit == "steps" else when.amount / per_step) - begin
+    flops = steps * per_step * recipe.model.flops_per_token(recipe.train.context)
+    say(
+        f"no checkpoint at {when}: replaying about {steps:.0f} steps "
+        f"({short_count(round(steps * per_step))} tokens, {flops:.2g} FLOPs) from step {begin}"
+    )
+    start.set_determinism(recipe)
+    data = start.open_data(recipe, [Pin.from_json(pin) for pin in parent.identity["data"]])
+    run = build(recipe, data)
+    if earlier:
+        with earlier[-1].pinned():
+            earlier[-1].verify()
+            checkpoint.load(run, earlier[-1])
+    elif recipe.start_from is not None:
+        with open_weights(recipe.start_from) as weights:
+            run = build(recipe, data, weights.tensors)
+    while not reached(when, run.clock):
+        for change in changes:
+            if change["step"] == run.clock.step:
+                _follow(run, _changed(run.recipe, change["settings"], 1))
+        _step(run, data)
+    scratch.checkpoint_root.mkdir(parents=True, exist_ok=True)
+    return checkpoint.save(run, scratch)
+
+
+def _step(run: Run, data: TrainingData) -> None:
+    batch = torch.from_numpy(data.batch(run.clock.samples, run.recipe.train.batch))
+    next(train(run, [batch], run.recipe.built_schedule()))
+
+
+def _changed(recipe: Recipe, settings: Mapping[str, Any], side: int) -> Recipe:
+    """The recipe before (0) or after (1) a recorded change, of what a replay has to follow."""
+    averages, sizes = dict(recipe.averages), {}
+    for key, pair in settings.items():
+        table, _, name = key.partition(".")
+        if table == "averages" and pair[side] is None:
+            averages.pop(name, None)
+        elif table == "averages":
+            averages[name] = pair[side]
+        elif key in ("train.batch", "train.reference_batch"):
+            sizes[name] = pair[side]
+    train_ = dataclasses.replace(recipe.train, **sizes)
+    return dataclasses.replace(recipe, averages=averages, train=train_)
+
+
+def _follow(run: Run, recipe: Recipe) -> None:
+    """Go on with a recipe that changed here: averages end and begin as they did."""
+    rules, run.recipe = recipe.built_rules(), recipe
+    for name, rule in list(run.averages.rules.items()):
+        if rules.get(name) != rule:
+            run.averages.remove(name)
+    for name, rule in rules.items():
+        if name not in run.averages.rules:
+            run.averages.add(name, rule)
+
+
+def _place(found: Checkpoint, when: Quantity) -> float:
+    return found.step if when.unit == "steps" else found.tokens
