@@ -1,0 +1,35 @@
+"""A corpus of a few thousand tokens, and one thread: bits are promised for a thread count."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch; subprocesses inherit it
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+import pytest
+
+WORDS = "the of and to in is that for it as was with be by on not he his but at are"
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared corpus: 280 tokens of vocabulary, 30 000 for training, 4000 held out."""
+    from anytrain.data.tokenize import prepare
+
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    texts = (" ".join(rng.choice(WORDS.split(), 60)) + f" {number}.\n" for number in range(300))
+    source = folder / "text.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    prepare([str(source)], folder / "tokens", tokenizer="bpe:280", validation=0.1, bar=False)
+    return folder / "tokens"
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path, corpus: Path) -> Path:
+    """The tiny recipe as a TOML file."""
+    from tiny import write_recipe
+
+    return write_recipe(tmp_path / "tiny.toml", corpus)
