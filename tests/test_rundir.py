@@ -14,7 +14,7 @@ import pytest
 from anytrain import rundir
 from anytrain.errors import UserError
 from anytrain.grammar import Quantity, moment
-from anytrain.rundir import Checkpoint, Loss, RunDir, append_line, read_json, read_lines, sha256
+from anytrain.rundir import Checkpoint, RunDir, append_line, read_json, read_lines, sha256
 
 
 def made(path: Path, steps: tuple[int, ...] = ()) -> RunDir:
@@ -93,19 +93,6 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"step": 1}\n{"step": oops}\n{"step": 3}\n')
     with pytest.raises(UserError, match=r"m\.jsonl, line 2 is damaged"):
         list(read_lines(tmp_path / "m.jsonl"))
-
-
-def test_losses_up_to_a_step(tmp_path: Path) -> None:
-    run = made(tmp_path / "a")
-    assert run.losses() == (None, {})
-    for step in (1, 5, 9):
-        run.log({"step": step, "loss": 1.0})
-        run.log({"step": step, "val/loss/raw": 1.0 / step, "val/stderr/raw": 0.1,
-                 "val/loss/ema25": 0.5 / step})  # fmt: skip
-    run.log({"step": 10, "loss": 1.0})
-    assert run.losses() == (9, {"raw": Loss(1 / 9, 0.1), "ema25": Loss(0.5 / 9, 0.0)})
-    assert run.losses(8) == (5, {"raw": Loss(1 / 5, 0.1), "ema25": Loss(0.1, 0.0)})
-    assert run.losses(0) == (None, {})
 
 
 def test_metrics_are_cut_back(tmp_path: Path) -> None:

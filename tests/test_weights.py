@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from anytrain.averaging import schedule_free
 from anytrain.errors import UserError
 from anytrain.models.decoder import Decoder
-from anytrain.rundir import Loss, RunDir, sha256
+from anytrain.rundir import RunDir, sha256
 from anytrain.training.checkpoint import read_tensors
 from anytrain.weights import open_weights
 from tiny import at, cli, evaluations, steps_kept, write_recipe
@@ -65,9 +65,9 @@ def test_latest_and_best(run: Path) -> None:
     with open_weights(str(run)) as weights:
         assert weights.source == f"{run}@6:{min(losses, key=losses.__getitem__)}"
         assert weights.origin is not None
-        assert weights.origin.measured == 6
-        assert {n: loss.mean for n, loss in weights.origin.losses.items()} == losses
-        assert isinstance(weights.origin.loss, Loss)
+        assert weights.origin.evaluation.step == 6
+        assert weights.origin.evaluation.losses == losses
+        assert weights.origin.loss == min(losses.values())
     lines = (run / "metrics.jsonl").read_text().splitlines()
     last = json.loads(lines[-1])
     last["val/loss/uniform"] = 0.001
@@ -76,7 +76,7 @@ def test_latest_and_best(run: Path) -> None:
         assert weights.source == f"{run}@6:uniform"
     with open_weights(f"{run}@3") as weights:  # what came later says nothing about it
         assert weights.origin is not None
-        assert weights.origin.measured == 3
+        assert weights.origin.evaluation.step == 3
         assert weights.origin.chosen != "uniform"
 
 

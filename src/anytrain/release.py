@@ -61,8 +61,7 @@ def _candidates(origin: Origin) -> list[str]:
     rows += ["| weights | rule | since step | validation loss, nats/token |", "|---|---|---|---|"]
     for name in origin.checkpoint.weights:
         rule = averages.get(name, {})
-        loss = origin.losses.get(name)
-        shown = f"{loss.mean:.4f} ± {loss.stderr:.4f}" if loss else "not measured"
+        shown = origin.evaluation.shown(name) if origin.evaluation else "not measured"
         mark = " **(released)**" if name == origin.chosen else ""
         since = f"{rule['since']:g}" if rule else ""
         rows.append(f"| {name}{mark} | {rule.get('rule', '')} | {since} | {shown} |")
@@ -70,15 +69,16 @@ def _candidates(origin: Origin) -> list[str]:
 
 
 def _reason(origin: Origin) -> str:
-    if origin.loss is None:
+    found = origin.evaluation
+    if found is None or origin.loss is None:
         return f"`{origin.chosen}` was named; its validation loss was not measured."
-    best = min(origin.losses, key=lambda name: origin.losses[name].mean)
-    where = f"measured at step {origin.measured}"
-    if origin.measured != origin.checkpoint.step:
+    best, lowest = found.best
+    where = f"measured at step {found.step}"
+    if found.step != origin.checkpoint.step:
         where += f", the last evaluation before step {origin.checkpoint.step}"
     if best == origin.chosen:
         return f"`{best}` has the lowest validation loss of all candidates ({where})."
-    gap = origin.loss.mean - origin.losses[best].mean
+    gap = origin.loss - lowest
     return f"`{origin.chosen}` was named; `{best}` is lower by {gap:.4f} nats/token ({where})."
 
 

@@ -113,19 +113,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@dataclass(frozen=True)
-class Loss:
-    """Mean validation loss of one set of weights."""
-
-    mean: float  # nats/token
-    stderr: float  # of the mean, over sequences
-
-
-def loss_in(record: Mapping[str, Any], name: str) -> Loss:
-    """One set of weights' loss in an evaluation record."""
-    return Loss(float(record[f"val/loss/{name}"]), float(record.get(f"val/stderr/{name}", 0.0)))
-
-
 # --- checkpoints -----------------------------------------------------------------------------
 
 
@@ -262,18 +249,6 @@ class RunDir:
             found = [change for change in found if change["step"] <= event["step"]]
             if event["event"] == "changed":
                 found.append(event)
-        return found
-
-    def losses(self, step: int | None = None) -> tuple[int | None, dict[str, Loss]]:
-        """The last evaluation at or before a step: where it was, and the loss of each weights."""
-        found: tuple[int | None, dict[str, Loss]] = None, {}
-        for record in self.metrics():
-            if step is not None and record["step"] > step:
-                break
-            prefix = "val/loss/"
-            names = [key.removeprefix(prefix) for key in record if key.startswith(prefix)]
-            if names:
-                found = int(record["step"]), {name: loss_in(record, name) for name in names}
         return found
 
     def log(self, record: Mapping[str, Any]) -> None:

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from anytrain.averaging import schedule_free
 from anytrain.errors import UserError, nearest
+from anytrain.evaluations import Evaluation, last_evaluation
 from anytrain.grammar import weights_name
 from anytrain.models.huggingface import read_directory
 from anytrain.models.shape import DecoderShape
-from anytrain.rundir import Checkpoint, Loss, RunDir
+from anytrain.rundir import Checkpoint, RunDir
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,12 @@ class Origin:
     run: RunDir
     checkpoint: Checkpoint
     chosen: str  # raw, ema25, …
-    losses: Mapping[str, Loss]  # of every candidate that was measured
-    measured: int | None  # the step they were measured at
+    evaluation: Evaluation | None  # at the checkpoint, or the last before it
 
     @property
-    def loss(self) -> Loss | None:
-        """Validation loss of the chosen weights, if measured."""
-        return self.losses.get(self.chosen)
+    def loss(self) -> float | None:
+        """Validation loss of the chosen weights, nats/token, if measured."""
+        return self.evaluation.losses.get(self.chosen) if self.evaluation else None
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def open_weights(text: str) -> Iterator[Weights]:
 
 
 def _of_run(run: RunDir, checkpoint: Checkpoint, asked: str, files: ExitStack) -> Weights:
-    measured, losses = run.losses(checkpoint.step)
-    chosen = _best(run, checkpoint, losses) if asked == "best" else asked
+    evaluation = last_evaluation(run, checkpoint.step)
+    chosen = _best(run, checkpoint, evaluation) if asked == "best" else asked
     if chosen not in checkpoint.weights:
         known = nearest(chosen, ["best", *checkpoint.weights])
         raise UserError(f"{checkpoint.path} has no weights {chosen!r}{known}")
@@ -92,19 +92,20 @@ def _of_run(run: RunDir, checkpoint: Checkpoint, asked: str, files: ExitStack) -
         tensors,
         tokenizer if tokenizer.is_file() else None,
         identity.get("eot"),
-        Origin(run, checkpoint, chosen, losses, measured),
+        Origin(run, checkpoint, chosen, evaluation),
     )
 
 
-def _best(run: RunDir, checkpoint: Checkpoint, losses: Mapping[str, Loss]) -> str:
+def _best(run: RunDir, checkpoint: Checkpoint, evaluation: Evaluation | None) -> str:
     """The candidate with the lowest validation loss at the checkpoint, or last before it."""
+    losses = evaluation.losses if evaluation else {}
     known = [name for name in losses if name in checkpoint.weights]
     if not known:
         raise UserError(
             f"{run.path}@{checkpoint.step}: nothing was evaluated up to there, so none is best; "
             f"name the weights: {', '.join(checkpoint.weights)}"
         )
-    return min(known, key=lambda name: losses[name].mean)
+    return min(known, key=lambda name: losses[name])
 
 
 class _Stored:

@@ -7,15 +7,9 @@ import pytest
 from fake_runs import PER_STEP, UNIT, evaluation, losses, write_cooldown, write_run
 
 from anytrain.errors import UserError
+from anytrain.evaluations import best_so_far, evaluations
 from anytrain.rundir import RunDir, append_line
-from anytrain.study.frontier import (
-    best_so_far,
-    evaluations,
-    frontier,
-    horizon_kind,
-    unit_tokens,
-    warmup_tokens,
-)
+from anytrain.study.frontier import frontier, horizon_kind, unit_tokens, warmup_tokens
 
 
 def test_rows_are_the_doublings_of_the_unit(trunk: RunDir, cooldowns: list[RunDir]) -> None:

@@ -8,9 +8,9 @@ import pytest
 from fake_runs import BATCH, NAMES, PER_STEP, UNIT, write_checkpoint, write_cooldown, write_run
 
 from anytrain.errors import UserError
+from anytrain.evaluations import evaluations
 from anytrain.rundir import RunDir
 from anytrain.study import standing, supplies
-from anytrain.study.frontier import evaluations
 from anytrain.study.standing import Position
 
 NOWHERE = Position(0, 0, None, None, None, None)

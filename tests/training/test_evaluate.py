@@ -8,8 +8,7 @@ import torch
 from torch.nn import functional
 
 from anytrain.averaging import schedule_free
-from anytrain.rundir import Loss
-from anytrain.training.evaluate import candidates, evaluate, validation_loss, weights_of
+from anytrain.training.evaluate import Loss, candidates, evaluate, validation_loss, weights_of
 from tiny import Tiny, differing, recipe
 
 

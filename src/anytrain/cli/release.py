@@ -23,16 +23,17 @@ def run(args: argparse.Namespace) -> int:
     with open_weights(args.weights) as weights:
         release(weights, args.out, args.dtype)
         origin = weights.origin
-        loss = origin.loss if origin else None
         if args.json:
             found = {
                 "source": weights.source,
                 "out": str(args.out),
                 "weights": origin.chosen if origin else None,
-                "loss": loss.mean if loss else None,
+                "loss": origin.loss if origin else None,
             }
             print(json.dumps(found))
         else:
-            measured = f", validation loss {loss.mean:.4f} ± {loss.stderr:.4f}" if loss else ""
-            print(f"{args.out}: {weights.source}{measured}")
+            loss = ""
+            if origin and origin.evaluation:
+                loss = f", validation loss {origin.evaluation.shown(origin.chosen)}"
+            print(f"{args.out}: {weights.source}{loss}")
     return 0

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anytrain.study.frontier import Evaluation, Row
+    from anytrain.evaluations import Evaluation
+    from anytrain.study.frontier import Row
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from anytrain.errors import UserError, missing_extra
+from anytrain.evaluations import RAW, Evaluation
 from anytrain.study.axes import (
     AVERAGE,
     BEST,
@@ -27,7 +28,7 @@ from anytrain.study.axes import (
     value_range,
     write_labels,
 )
-from anytrain.study.frontier import RAW, Evaluation, Frontier, Row
+from anytrain.study.frontier import Frontier, Row
 from anytrain.study.words import signed
 
 if TYPE_CHECKING:

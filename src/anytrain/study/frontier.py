@@ -7,79 +7,16 @@ without an evaluation stays empty.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from anytrain.errors import UserError
+from anytrain.evaluations import RAW, Evaluation, best_so_far, evaluations
 from anytrain.grammar import duration, parse_spec
 from anytrain.rundir import Record, RunDir
 from anytrain.schedules import KINDS, HorizonBound
-
-RAW = "raw"
-_LOSS, _STDERR = "val/loss/", "val/stderr/"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Validation losses of one moment."""
-
-    step: int
-    tokens: int
-    losses: dict[str, float]  # weights -> nats/token
-    stderr: dict[str, float] = field(default_factory=dict)  # weights -> nats/token
-    t: float | None = None  # progress, steps at the reference batch
-    validated: int | None = None  # validation tokens
-
-    @property
-    def best(self) -> tuple[str, float]:
-        """(name, loss) of the lowest loss; the first named wins a tie."""
-        return min(self.losses.items(), key=lambda item: item[1])
-
-
-def evaluations(run: RunDir) -> list[Evaluation]:
-    """Every evaluation of a run, oldest first; two of the same step are one."""
-    found: dict[int, Evaluation] = {}
-    for record in _evaluation_records(run):
-        losses, stderr = _named(record, _LOSS), _named(record, _STDERR)
-        if not losses:
-            continue
-        step = int(record["step"])
-        if step in found:  # a step taken up again after a stop may be evaluated twice
-            losses = found[step].losses | losses
-            stderr = found[step].stderr | stderr
-        validated = record.get("val/tokens")
-        found[step] = Evaluation(
-            step, int(record["tokens"]), losses, stderr, record.get("t"), validated
-        )
-    return [found[step] for step in sorted(found)]
-
-
-def _evaluation_records(run: RunDir) -> Iterator[Record]:
-    """Records with a validation loss. Other lines, the most by far, are not even parsed."""
-    path = run.path / "metrics.jsonl"
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if b'"val/loss/' not in line or not line.endswith(b"\n"):
-                continue
-            try:
-                record = json.loads(line)
-                yield {"step": int(record["step"]), "tokens": int(record["tokens"]), **record}
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}, line {number} is damaged: {error}") from error
-
-
-def _named(record: Record, prefix: str) -> dict[str, float]:
-    return {k.removeprefix(prefix): float(v) for k, v in record.items() if k.startswith(prefix)}
-
-
-def best_so_far(found: Iterable[Evaluation]) -> Evaluation | None:
-    """The evaluation with the lowest loss of all, the later one in a tie."""
-    return min(found, key=lambda e: (e.best[1], -e.tokens), default=None)
-
 
 # --- what the recipe says --------------------------------------------------------------------
 

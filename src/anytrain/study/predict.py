@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import exp, log, log2, sqrt
 
-from anytrain.study.frontier import Evaluation
+from anytrain.evaluations import Evaluation
 
 LEVEL = 0.8  # of the interval
 ENOUGH = 5  # evaluations for a fit

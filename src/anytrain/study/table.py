@@ -4,7 +4,8 @@ import csv
 import io
 from typing import Any
 
-from anytrain.study.frontier import RAW, Frontier, Row
+from anytrain.evaluations import RAW
+from anytrain.study.frontier import Frontier, Row
 from anytrain.study.words import signed, tokens
 
 NONE = "—"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
@@ -9,10 +10,17 @@ import torch
 from torch import Tensor
 
 from anytrain.averaging import swapped
-from anytrain.rundir import Loss
 from anytrain.training.run import Run
 
 BATCH = 16  # sequences at once
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Mean validation loss of one set of weights."""
+
+    mean: float  # nats/token
+    stderr: float  # of the mean, over sequences
 
 
 def candidates(run: Run) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from anytrain import schedules
 from anytrain.data.stream import Pin, TrainingData
 from anytrain.errors import UserError
+from anytrain.evaluations import last_evaluation
 from anytrain.models.decoder import Decoder
 from anytrain.rundir import RunDir, write_atomic
 from anytrain.training import checkpoint, recipes, start
@@ -155,7 +156,8 @@ def _sit(
     sitting = Sitting(run, rundir, data, stop, loggers(recipe, rundir))
     if found is not None:
         sitting.saved = found.step
-        sitting.evaluated, _ = rundir.losses(found.step)
+        seen = last_evaluation(rundir, found.step)
+        sitting.evaluated = seen.step if seen else None
         sitting.progress.say(f"going on from step {found.step}, {run.clock.tokens:,} tokens")
     reason = sitting.go()
     return Outcome(reason, run.clock, stop.signalled is not None)

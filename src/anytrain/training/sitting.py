@@ -10,10 +10,10 @@ from torch import Tensor
 
 from anytrain.data.stream import TrainingData
 from anytrain.errors import UserError
-from anytrain.rundir import Loss, RunDir
+from anytrain.rundir import RunDir
 from anytrain.training import checkpoint, start
 from anytrain.training.cadence import Cadence
-from anytrain.training.evaluate import candidates, evaluate
+from anytrain.training.evaluate import Loss, candidates, evaluate
 from anytrain.training.loggers import Logger
 from anytrain.training.loop import Diverged, Record, train
 from anytrain.training.progress import Progress
