@@ -4,7 +4,7 @@
 12500                                  a bare number is a step where a step is meant
 runs/a@20B-tokens:ema25                weights: RUN[@WHEN][:WEIGHTS]
 inverse_sqrt:peak=3e-3,warmup=5000-steps,offset=51200-steps
-cooldown:trunk=(constant:peak=3e-3,warmup=500-steps),start=9000-steps,end=10000-steps
+cooldown:trunk=(constant:peak=3e-3,warmup=500-steps),start=9000-steps,horizon=10000-steps
 """
 
 import dataclasses

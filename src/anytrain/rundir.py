@@ -173,16 +173,20 @@ class Checkpoint:
         try:
             with (self.path / "manifest.json").open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH)
+                # deleted between opening and locking: the path leads elsewhere or nowhere
+                if os.fstat(file.fileno()).st_ino != (self.path / "manifest.json").stat().st_ino:
+                    raise FileNotFoundError
                 yield self
         except FileNotFoundError as error:
             raise UserError(f"{self.path} is gone: the run no longer keeps it") from error
 
     def delete(self) -> bool:
         """Remove it unless a reader has it pinned; says whether it is gone."""
-        with (self.path / "manifest.json").open("rb") as file:
+        # opened for writing: over NFS an exclusive lock needs it
+        with (self.path / "manifest.json").open("r+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except OSError:  # pinned, or a filesystem without locks: better kept
                 return False
             aside = self.path.with_name(f".deleting-{self.path.name}")
             self.path.rename(aside)

@@ -271,13 +271,13 @@ def peak(value: Schedule) -> float | None:
     return float(found) if found is not None else None
 
 
-def rate(value: Schedule, t: float, dt: float) -> float:
-    """The learning rate of the step from t to t + Δt.
+def rate(value: Schedule, before: float, after: float) -> float:
+    """The learning rate of the step that takes t from `before` to `after`.
 
     A horizon need not fall on a step: the one that reaches it is the last and has the final rate.
     """
     end = horizon(value)
-    return value(t + dt if end is None or not t < end < t + dt else end)
+    return value(after if end is None or not before < end < after else end)
 
 
 def horizon(value: Schedule) -> float | None:

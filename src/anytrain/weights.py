@@ -19,7 +19,7 @@ from anytrain.averaging import schedule_free
 from anytrain.errors import UserError, nearest
 from anytrain.evaluations import Evaluation, last_evaluation
 from anytrain.grammar import weights_name
-from anytrain.models.huggingface import read_directory
+from anytrain.models.huggingface import end_of_text, read_directory
 from anytrain.models.shape import DecoderShape
 from anytrain.rundir import Checkpoint, RunDir
 
@@ -61,8 +61,7 @@ def open_weights(text: str) -> Iterator[Weights]:
             raise UserError(f"{text}: {path} is one model, it has no moments and no averages")
         shape, tensors = read_directory(path)
         tokenizer = path / "tokenizer.json"
-        eot = json.loads((path / "config.json").read_text(encoding="utf-8")).get("eos_token_id")
-        eot = eot[0] if isinstance(eot, list) else eot
+        eot = end_of_text(path)
         yield Weights(str(path), shape, tensors, tokenizer if tokenizer.is_file() else None, eot)
         return
     run = RunDir.open(path)

@@ -16,7 +16,7 @@ ROOT = Path(anytrain.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "grammar", "schedules", "rules", "theory", "testing"),
-    ("rundir", "evaluations", "weights", "averaging", "models", "data", "curvature"),
+    ("rundir", "versions", "evaluations", "weights", "averaging", "models", "data", "curvature"),
     ("training", "posttrain", "release"),
     ("study", "integrations", "cli", "recipes"),
 )

@@ -111,8 +111,6 @@ LOST = [
     ("numbers", "schedule_free"),
     ("average/ema25/", "adamw"),
     ("samples", "adamw"),
-    ("t", "adamw"),
-    ("since t", "adamw"),
 ]
 
 

@@ -20,7 +20,7 @@ def gradients(tiny: Tiny, micro_batch: int) -> tuple[float, list[torch.Tensor]]:
     loss = backward(tiny.run, torch.from_numpy(tiny.data.batch(0, 6)))
     found = [p.grad.clone() for p in tiny.run.model.parameters() if p.grad is not None]
     tiny.run.optimizer.zero_grad()
-    return loss, found
+    return float(loss), found
 
 
 def test_the_gradient_does_not_depend_on_the_cut(corpus: Path) -> None:

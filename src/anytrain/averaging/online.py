@@ -130,15 +130,16 @@ class Averages:
             del table[name]
 
     @torch.no_grad()
-    def update(self, dt: float = 1.0) -> None:
+    def update(self, dt: float = 1.0, t: float | None = None) -> None:
         """Move every average towards the weights; call it once after each optimizer step.
 
         `dt` is how far the step advanced t: 1, or the ratio of its batch to the reference batch.
+        `t` is where that led, for a caller who counts it exactly; otherwise it adds up here.
         """
         self._require_raw("update")
         if not dt > 0:
             raise ValueError(f"dt = {dt}; above 0 steps is valid")
-        self.t += dt
+        self.t = self.t + dt if t is None else t
         live = {name: _local(tensor) for name, tensor in canonical_tensors(self.model).items()}
         moving = {n: w.to(_average_dtype(w)) for n, w in live.items() if w.is_floating_point()}
         for name, rule in self.rules.items():
@@ -161,9 +162,16 @@ class Averages:
             yield self.model
             return
         self._known(name)
+        with self.showing(name, self.tensors[name]):
+            yield self.model
+
+    @contextlib.contextmanager
+    def showing(self, name: str, tensors: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+        """`applied` for any other weights, such as a combination of averages."""
+        self._require_raw(f"apply {name!r}")
         self.active = name
         try:
-            with swapped(self.model, self.tensors[name]):
+            with swapped(self.model, tensors):
                 yield self.model
         finally:
             self.active = None
@@ -185,13 +193,14 @@ class Averages:
         mine = {name: rule_book.spec(rule) for name, rule in self.rules.items()}
         if mine != dict(state["rules"]):
             raise ValueError(f"the state holds averages {dict(state['rules'])}, here are {mine}")
-        for name, tensors in self.tensors.items():
+        for name, tensors in self.tensors.items():  # all is checked before anything changes
             saved = state["tensors"][name]
             if saved.keys() != tensors.keys():
                 odd = sorted(saved.keys() ^ tensors.keys())
                 raise ValueError(f"average {name!r}: not the same tensors, such as {odd[0]!r}")
+        for name, tensors in self.tensors.items():
             for key, tensor in tensors.items():
-                tensor.copy_(saved[key])
+                tensor.copy_(state["tensors"][name][key])
         self.t = float(state["t"])
         self.since = {name: float(t) for name, t in state["since"].items()}
 

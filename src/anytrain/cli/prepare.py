@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anytrain.data.tokenize import Prepared
 
-NAME = "prepare"
-HELP = "turn text into token shards that training reads"
 
 _LISTED = 20  # names of skipped files printed; the manifest has them all
 

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     imports = {name: import_user_module(name) for name in args.imports}
 
     from anytrain.training.pretrain import Request, pretrain
-    from anytrain.training.stopping import Stop
+    from anytrain.training.stopping import Interrupted, Stop
 
     path = args.run or Path("runs") / Path(recipe).stem
     request = Request(
@@ -61,7 +61,11 @@ def run(args: argparse.Namespace) -> int:
         start_from=args.start_from,
         imports=imports,
     )
-    outcome = pretrain(request, Stop(length, until), lambda line: _say(line))
+    try:
+        outcome = pretrain(request, Stop(length, until), _say)
+    except Interrupted as signal:
+        _say(f"stopped by {signal} before the first step; nothing was lost")
+        return int(args.preempted_exit_code)
     clock = outcome.clock
     _say(f"stopped by {outcome.reason} at step {clock.step}, {clock.tokens:,} tokens")
     onward = "" if outcome.reason == "horizon" else f"go on: anytrain train --run {path}    "

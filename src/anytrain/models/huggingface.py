@@ -15,7 +15,8 @@ from torch import Tensor
 
 from anytrain.errors import UserError
 from anytrain.models.shape import DecoderShape
-from anytrain.models.tensors import TensorFiles, sync, write_tensors
+from anytrain.models.tensors import TensorFiles, write_tensors
+from anytrain.rundir import sync
 
 Json = dict[str, Any]
 

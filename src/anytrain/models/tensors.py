@@ -1,7 +1,6 @@
 """Named tensors in safetensors files: read one at a time, written in shards."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -126,12 +125,3 @@ def _write_shard(directory: Path, number: int, shard: dict[str, Tensor]) -> list
     except SafetensorError as error:  # a full disk comes as this
         raise OSError(str(error)) from error
     return list(shard)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a directory, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

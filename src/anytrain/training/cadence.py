@@ -78,6 +78,6 @@ def _passed(every: Quantity, before: Clock, now: Clock) -> bool:
 def previous(clock: Clock, recipe: Recipe) -> Clock:
     """The clock one step earlier, at the present batch."""
     train = recipe.train
-    dt = train.batch / (train.reference_batch or train.batch)
     tokens = clock.tokens - train.batch * train.context
-    return Clock(clock.step - 1, clock.t - dt, tokens, clock.samples - train.batch)
+    t = tokens / train.tokens_per_step
+    return Clock(clock.step - 1, t, tokens, clock.samples - train.batch)

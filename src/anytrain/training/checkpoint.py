@@ -28,7 +28,9 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from anytrain import schedules
 from anytrain.errors import UserError
 from anytrain.rundir import FORMAT, Checkpoint, RunDir, sha256, sync
+from anytrain.training.cadence import previous
 from anytrain.training.run import Run
+from anytrain.versions import versions
 
 
 def save(run: Run, rundir: RunDir) -> Checkpoint:
@@ -105,16 +107,16 @@ def _write_manifest(folder: Path, run: Run) -> None:
     for path in sorted(folder.iterdir()):
         sync(path)
         files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    dt = run.recipe.train.batch / run.recipe.train.reference
+    before = previous(run.clock, run.recipe)
     free = ["schedule_free"] if run.optimizer.kind == "schedule_free" else []
     manifest = {
         "format": FORMAT,
         "step": run.clock.step,
         "tokens": run.clock.tokens,
         "t": run.clock.t,
-        "lr": schedules.rate(run.recipe.built_schedule(), run.clock.t - dt, dt),
+        "lr": schedules.rate(run.recipe.built_schedule(), before.t, run.clock.t),
         "weights": ["raw", *free, *run.averages.rules],
-        "torch": torch.__version__,
+        "versions": versions(),
         "files": files,
     }
     path = folder / "manifest.json"
@@ -150,16 +152,22 @@ def newest_good(rundir: RunDir, say: Callable[[str], Any]) -> Checkpoint | None:
 
     Raises a UserError where there are checkpoints and none is whole.
     """
-    checkpoints = rundir.checkpoints()
+    checkpoints, damaged = rundir.checkpoints(), []
     for checkpoint in reversed(checkpoints):
         try:
             checkpoint.verify()
             _ = checkpoint.state
         except UserError as error:
-            say(f"{error}; going back to the checkpoint before")
-            rundir.event({"event": "fallback", "step": checkpoint.step, "why": str(error)})
+            damaged.append((checkpoint, str(error)))
             continue
+        for passed, why in damaged:
+            say(f"{why}; going back to step {checkpoint.step}")
+            rundir.event({"event": "fallback", "step": passed.step, "why": why})
+            # out of the way of readers, and of retention, which would count it as the newest
+            aside = passed.path.with_name(f".damaged-{passed.path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            passed.path.rename(aside)
         return checkpoint
-    if checkpoints:
-        raise UserError(f"{rundir.path}: none of its {len(checkpoints)} checkpoints is whole")
+    if damaged:
+        raise UserError(f"{rundir.path}: none of its checkpoints is whole; {damaged[0][1]}")
     return None

@@ -106,6 +106,11 @@ class Train:
         return self.reference * self.context
 
     @property
+    def dt(self) -> float:
+        """How far one step advances t: 1 at the reference batch."""
+        return self.batch / self.reference
+
+    @property
     def reference(self) -> int:
         """Sequences of the batch at which t advances by 1."""
         return self.reference_batch or self.batch
@@ -124,6 +129,8 @@ class Optimizer:
     adamw_peak: float | None = None  # muon: the peak of embeddings, head and vectors
 
     def __post_init__(self) -> None:
+        if self.kind == "schedule_free" and self.beta1 == 0:
+            raise ValueError("optimizer.beta1 = 0; schedule_free needs one above 0")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optimizer.{name} = {getattr(self, name)}; 0 to below 1 is valid")

@@ -9,10 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anytrain.averaging import swapped
 from anytrain.training.run import Run
-
-BATCH = 16  # sequences at once
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ def candidates(run: Run) -> list[str]:
 def weights_of(run: Run, name: str) -> AbstractContextManager[Any]:
     """Inside, the model has the named weights; the raw ones return on every exit."""
     if name == "schedule_free":
-        return swapped(run.model, run.optimizer.schedule_free_weights())
+        return run.averages.showing(name, run.optimizer.schedule_free_weights())
     return run.averages.applied(name)
 
 
@@ -49,7 +46,7 @@ def evaluate(run: Run, held_out: Tensor, names: Iterable[str]) -> dict[str, Loss
 def validation_loss(run: Run, held_out: Tensor) -> Loss:
     """Mean over sequences of the mean loss of each, with the weights the model has now."""
     losses = []
-    for part in held_out.split(BATCH):  # (16, T + 1)
+    for part in held_out.split(run.micro_batch):  # (micro, T + 1)
         part = part.to(run.device)
         tokens, targets = part[:, :-1], part[:, 1:]
         with run.autocast():

@@ -13,7 +13,7 @@ from anytrain import schedules
 from anytrain.data.stream import Pin
 from anytrain.errors import UserError
 from anytrain.grammar import Quantity, WeightsName
-from anytrain.rundir import Checkpoint, RunDir, sha256
+from anytrain.rundir import Checkpoint, RunDir, sha256, sync
 from anytrain.schedules import Cooldown, HorizonBound, Shape
 from anytrain.training import recipes, start
 from anytrain.training.config import Recipe
@@ -35,6 +35,8 @@ class Branch:
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:
             raise UserError(f"--cooldown {self.fraction:g}; above 0% and below 100% is valid")
+        if not 0 <= self.final <= 1:
+            raise UserError(f"--final {self.final:g}; a fraction of the rate, 0 to 1, is valid")
 
 
 def fork(
@@ -52,11 +54,17 @@ def fork(
     parent, target = RunDir.open(name.run), RunDir(out)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} exists and is not empty; choose another --out")
+    if name.weights != "best":
+        raise UserError(f"{name}: a fork takes the whole state, not {name.weights!r} alone")
     old = recipes.recipe(parent.recipe, str(parent.path))
     when = name.when
     if branch is not None:
-        when = _branch_point(old, name, branch)
+        if lost := [s for s in settings if s.startswith("schedule")]:
+            raise UserError(f"{lost[0]}: the schedule of a cooldown is its trunk's; fork twice")
+        when = _branch_point(parent, old, name, branch)
     table = recipes.override(old.table(), settings)
+    for note in start.check_surroundings(parent, {**parent.identity["imports"], **(imports or {})}):
+        say(note)
     with checkpoint_at(parent, old, when, out, say) as found:
         if branch is not None:
             table["schedule"] = schedules.spec(_cooldown(old, found, branch, when))
@@ -65,7 +73,7 @@ def fork(
     return new
 
 
-def _branch_point(old: Recipe, name: WeightsName, branch: Branch) -> Quantity:
+def _branch_point(parent: RunDir, old: Recipe, name: WeightsName, branch: Branch) -> Quantity:
     """Where the cooldown begins: at (1 − fraction) of its end."""
     schedule = old.built_schedule()
     if isinstance(schedule, HorizonBound):
@@ -78,6 +86,11 @@ def _branch_point(old: Recipe, name: WeightsName, branch: Branch) -> Quantity:
     if branch.end is None:
         assert isinstance(name.when, Quantity)
         return name.when
+    if branch.end.unit == "steps" and _batch_changed(parent, old):
+        raise UserError(
+            f"--end {branch.end}: the batch of {name.run} changed, so steps do not tell where a "
+            "cooldown ends; say it in tokens"
+        )
     point = dataclasses.replace(branch.end, amount=branch.end.amount * (1.0 - branch.fraction))
     point = dataclasses.replace(point, amount=float(round(point.amount, 6)))
     if isinstance(name.when, Quantity) and name.when != point:
@@ -86,6 +99,12 @@ def _branch_point(old: Recipe, name: WeightsName, branch: Branch) -> Quantity:
             f"not at {name.when}; leave out one of the two"
         )
     return point
+
+
+def _batch_changed(parent: RunDir, old: Recipe) -> bool:
+    """Whether steps and t went apart."""
+    changed = any("train.batch" in change["settings"] for change in parent.changes())
+    return changed or old.train.batch != old.train.reference
 
 
 def _cooldown(old: Recipe, found: Checkpoint, branch: Branch, when: Any) -> Cooldown:
@@ -100,11 +119,7 @@ def _cooldown(old: Recipe, found: Checkpoint, branch: Branch, when: Any) -> Cool
 
 def _checked(old: Recipe, new: Recipe) -> Recipe:
     """The fork's recipe, if its differences are such that the old state fits."""
-    if new.train.batch != old.train.batch:
-        reference = old.train.reference_batch or old.train.batch
-        new = dataclasses.replace(
-            new, train=dataclasses.replace(new.train, reference_batch=reference)
-        )
+    new = start.with_reference(old, new)
     if new.train.reference != old.train.reference:
         raise UserError(
             f"train.reference_batch = {new.train.reference} cannot change in a fork: it is the "
@@ -133,12 +148,14 @@ def _create(
     pins = [Pin.from_json(pin) for pin in identity["data"]] if same_data else None
     data = start.open_data(new, pins)
     start.check_tokenizer(data, parent.path / "tokenizer.json", str(parent.path))
+    aside = RunDir(target.path.with_name(f".{target.path.name}.fork"))
+    shutil.rmtree(aside.path, ignore_errors=True)  # what a fork that was killed left
     try:
-        path = target.checkpoint_path(found.step)
+        path = aside.checkpoint_path(found.step)
         path.mkdir(parents=True)
         _copy_checkpoint(found, path, samples=None if same_data else 0)
         start.create(
-            target,
+            aside,
             new,
             data,
             {**identity["imports"], **imports},
@@ -150,8 +167,10 @@ def _create(
             },
             changes=start.differences(old, new),
         )
+        aside.path.rename(target.path)
+        sync(target.path.parent)
     except BaseException:
-        shutil.rmtree(target.path, ignore_errors=True)
+        shutil.rmtree(aside.path, ignore_errors=True)
         raise
 
 

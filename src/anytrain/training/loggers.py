@@ -1,6 +1,7 @@
 """Where metrics go beside metrics.jsonl: TensorBoard, Weights & Biases, when the recipe asks."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from anytrain.errors import missing_extra
@@ -17,7 +18,7 @@ class Logger(Protocol):
 
 
 class TensorBoard:
-    """Scalars under RUN/tensorboard, against tokens' step."""
+    """Scalars under RUN/tensorboard, against the step."""
 
     def __init__(self, rundir: RunDir) -> None:
         try:
@@ -57,6 +58,13 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         self.run.finish()
+
+
+def check_loggers(recipe: Recipe) -> None:
+    """Raise a UserError where a package that the recipe asks for is not installed."""
+    for asked, package in ((recipe.log.tensorboard, "tensorboard"), (recipe.log.wandb, "wandb")):
+        if asked and find_spec(package) is None:
+            raise missing_extra(package, package, f"log.{package} = {asked!r}")
 
 
 def loggers(recipe: Recipe, rundir: RunDir) -> list[Logger]:

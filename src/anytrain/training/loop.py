@@ -38,12 +38,12 @@ def train(run: Run, batches: Iterable[Tensor], lr: Schedule) -> Iterator[Record]
     weights, optimizer or averages.
     """
     train_ = run.recipe.train
-    dt = train_.batch / (train_.reference_batch or train_.batch)
     parameters = [p for p in run.model.parameters() if p.requires_grad]
     for batch in batches:
-        rate = run.optimizer.set_lr(schedules.rate(lr, run.clock.t, dt))
-        loss = backward(run, batch.to(run.device, non_blocking=True))
-        norm = float(clip_grad_norm_(parameters, train_.clip or math.inf))
+        rate = run.optimizer.set_lr(schedules.rate(lr, run.clock.t, run.next_t()))
+        total = backward(run, batch.to(run.device, non_blocking=True))
+        length = clip_grad_norm_(parameters, train_.clip or math.inf)
+        loss, norm = torch.stack([total, length]).tolist()  # both in one wait for the device
         if not (math.isfinite(norm) and math.isfinite(loss)):
             run.optimizer.zero_grad()
             raise Diverged(
@@ -56,8 +56,8 @@ def train(run: Run, batches: Iterable[Tensor], lr: Schedule) -> Iterator[Record]
         yield Record(run.clock.step, run.clock.tokens, run.clock.t, rate, loss, norm)
 
 
-def backward(run: Run, batch: Tensor) -> float:
-    """Leave the gradient of the mean loss in the parameters; returns that loss, nats/token."""
+def backward(run: Run, batch: Tensor) -> Tensor:
+    """Leave the gradient of the mean loss in the parameters; returns that loss, nats/token ()."""
     total = torch.zeros((), device=batch.device)
     for part in batch.split(run.micro_batch):  # (micro, T + 1)
         tokens, targets = part[:, :-1], part[:, 1:]
@@ -66,4 +66,4 @@ def backward(run: Run, batch: Tensor) -> float:
         share = len(part) / len(batch)
         (loss * share).backward()
         total += loss.detach() * share
-    return float(total)
+    return total

@@ -1,8 +1,7 @@
 """From a recipe or a run directory to a sitting: what `anytrain train` does."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,11 @@ import torch
 from anytrain import schedules
 from anytrain.data.stream import Pin, TrainingData
 from anytrain.errors import UserError
-from anytrain.evaluations import last_evaluation
 from anytrain.models.decoder import Decoder
 from anytrain.rundir import RunDir, write_atomic
 from anytrain.training import checkpoint, recipes, start
 from anytrain.training.config import Recipe
-from anytrain.training.loggers import loggers
+from anytrain.training.loggers import check_loggers, loggers
 from anytrain.training.run import Clock, Run
 from anytrain.training.sitting import Sitting
 from anytrain.training.stopping import Stop
@@ -54,30 +52,57 @@ def pretrain(request: Request, stop: Stop, say: Callable[[str], Any] = print) ->
     """Begin a run or go on with one, until `stop` gives a reason.
 
     What is wrong with the input is found, and raised as a UserError, before anything is written.
+    Raises `Interrupted` for a signal that comes before the first step.
     """
     rundir = RunDir(request.path)
     _check_existence(request, rundir)
-    if not rundir.exists:
-        recipe = _new_recipe(request, say)
-        start.set_determinism(recipe)
-        data = start.open_data(recipe)
-        recipe = start.resolved(recipe, data)
-        _check_stop(recipe, stop)
-        data.validation(int(recipe.evaluate.tokens.amount))  # a UserError where there is none
+    with stop.listening():
+        if not rundir.exists:
+            recipe, data = _begin(request, stop, say)
+            with rundir.locked():
+                _check_existence(replace(request, new=True), rundir)  # nobody else began it
+                start.create(rundir, recipe, data, request.imports)
+                return _sit(rundir, recipe, data, stop, say)
         with rundir.locked():
-            start.create(rundir, recipe, data, request.imports)
-            return _sit(rundir, recipe, data, stop, say)
+            recipe, data = _come_back(request, rundir, stop, say)
+            return _sit(rundir, recipe, data, stop, say, adopt=request.adopt_data)
+
+
+def _begin(request: Request, stop: Stop, say: Callable[[str], Any]) -> tuple[Recipe, TrainingData]:
+    """The recipe and the data of a new run, with everything checked that can be."""
+    recipe = _new_recipe(request, say)
+    start.set_determinism(recipe)
+    data = start.open_data(recipe)
+    recipe = start.resolved(recipe, data)
+    _check_stop(recipe, stop)
+    check_loggers(recipe)
+    data.validation(int(recipe.evaluate.tokens.amount))  # a UserError where there is none
+    if recipe.start_from is not None:
+        with open_weights(recipe.start_from) as weights:
+            start.check_tokenizer(data, weights.tokenizer, weights.source)
+    return recipe, data
+
+
+def _come_back(
+    request: Request, rundir: RunDir, stop: Stop, say: Callable[[str], Any]
+) -> tuple[Recipe, TrainingData]:
+    """The recipe and the data of a run to go on with, checked against what it was."""
     recipe = start.reopened(rundir, request.recipe, request.settings)
+    if request.start_from not in (None, recipe.start_from):
+        raise UserError(
+            f"--from {request.start_from}: {rundir.path} is a run already, begun from "
+            f"{recipe.start_from or 'random weights'}; begin another with another --run"
+        )
     start.set_determinism(recipe)
     _check_stop(recipe, stop)
-    with rundir.locked():
-        for note in start.check_surroundings(rundir, request.imports):
-            say(note)
-        pins = [Pin.from_json(pin) for pin in rundir.identity["data"]]
-        data = start.open_data(recipe, pins)
-        data.validation(int(recipe.evaluate.tokens.amount))
-        start.record_imports(rundir, request.imports)
-        return _sit(rundir, recipe, data, stop, say, adopt=request.adopt_data)
+    check_loggers(recipe)
+    for note in start.check_surroundings(rundir, request.imports):
+        say(note)
+    pins = [Pin.from_json(pin) for pin in rundir.identity["data"]]
+    data = start.open_data(recipe, pins)
+    data.validation(int(recipe.evaluate.tokens.amount))
+    start.record_imports(rundir, request.imports)
+    return recipe, data
 
 
 def _check_existence(request: Request, rundir: RunDir) -> None:
@@ -108,8 +133,8 @@ def _new_recipe(request: Request, say: Callable[[str], Any]) -> Recipe:
     with open_weights(request.start_from) as weights:
         say(f"beginning from {weights.source}, whose shape replaces the recipe's [model]")
         context = max(recipe.train.context, weights.shape.context)
-        shape = dataclasses.replace(weights.shape, context=context)
-        return dataclasses.replace(recipe, model=shape, start_from=weights.source)
+        shape = replace(weights.shape, context=context)
+        return replace(recipe, model=shape, start_from=weights.source)
 
 
 def _check_stop(recipe: Recipe, stop: Stop) -> None:
@@ -143,22 +168,18 @@ def _sit(
         checkpoint.load(run, found)
     elif recipe.start_from is not None:
         with open_weights(recipe.start_from) as weights:
-            start.check_tokenizer(data, weights.tokenizer, weights.source)
             run = build(recipe, data, weights.tensors)
+    if stop.length is not None and stop.horizon is not None and run.clock.t >= stop.horizon:
+        raise UserError(f"{rundir.path} is at the end of {recipe.schedule}; {EXTENDING}")
     rundir.drop_after(run.clock.step)
     _record_changes(rundir, recipe, run)
     if adopt:
         data = data.adopt(run.clock.samples)
         start.write_identity(rundir, rundir.identity | {"data": [p.to_json() for p in data.pins]})
         rundir.event({"event": "adopt", "step": run.clock.step, "tokens": run.clock.tokens})
-    if stop.length is not None and stop.horizon is not None and run.clock.t >= stop.horizon:
-        raise UserError(f"{rundir.path} is at the end of {recipe.schedule}; {EXTENDING}")
     sitting = Sitting(run, rundir, data, stop, loggers(recipe, rundir))
     if found is not None:
-        sitting.saved = found.step
-        seen = last_evaluation(rundir, found.step)
-        sitting.evaluated = seen.step if seen else None
-        sitting.progress.say(f"going on from step {found.step}, {run.clock.tokens:,} tokens")
+        sitting.going_on(found)
     reason = sitting.go()
     return Outcome(reason, run.clock, stop.signalled is not None)
 

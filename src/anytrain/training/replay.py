@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from anytrain.data.stream import Pin, TrainingData
 from anytrain.errors import UserError
 from anytrain.grammar import Quantity, short_count
-from anytrain.rundir import Checkpoint, RunDir
+from anytrain.rundir import Checkpoint, Record, RunDir
 from anytrain.training import checkpoint, recipes, start
 from anytrain.training.cadence import reached
 from anytrain.training.config import Recipe
@@ -48,42 +48,56 @@ def _replay(
 ) -> Checkpoint:
     """Train again from the nearest earlier checkpoint: the data order makes it the same run."""
     last = parent.checkpoints()[-1:]
-    if when.unit == "seconds" or not last or _place(last[0], when) < when.amount:
-        parent.find(when)  # raises, and lists what there is
     earlier = [c for c in parent.checkpoints() if _place(c, when) <= when.amount]
+    beyond = when.unit == "seconds" or not last or _place(last[0], when) < when.amount
+    if beyond or (not earlier and parent.identity["parent"] is not None):
+        parent.find(when)  # raises, and lists what there is
     changes = parent.changes()
-    recipe, begin = old, 0
-    for change in reversed(changes):
-        recipe = _changed(recipe, change["settings"], 0)
-    if not earlier and parent.identity["parent"] is not None:
-        parent.find(when)  # raises: what it began from is not kept
-    if earlier:
-        recipe = recipes.recipe(earlier[-1].state["recipe"], str(earlier[-1].path))
-        begin = earlier[-1].step
-    per_step = recipe.train.batch * recipe.train.context
-    steps = (when.amount if when.unit == "steps" else when.amount / per_step) - begin
-    flops = steps * per_step * recipe.model.flops_per_token(recipe.train.context)
-    say(
-        f"no checkpoint at {when}: replaying about {steps:.0f} steps "
-        f"({short_count(round(steps * per_step))} tokens, {flops:.2g} FLOPs) from step {begin}"
-    )
-    start.set_determinism(recipe)
-    data = start.open_data(recipe, [Pin.from_json(pin) for pin in parent.identity["data"]])
-    run = build(recipe, data)
-    if earlier:
-        with earlier[-1].pinned():
-            earlier[-1].verify()
-            checkpoint.load(run, earlier[-1])
-    elif recipe.start_from is not None:
-        with open_weights(recipe.start_from) as weights:
-            run = build(recipe, data, weights.tensors)
+    begin = earlier[-1] if earlier else None
+    recipe = _recipe_at(begin, old, changes)
+    say(_cost(recipe, when, begin.step if begin else 0))
+    run, data = _begin(parent, recipe, begin)
     while not reached(when, run.clock):
         for change in changes:
             if change["step"] == run.clock.step:
                 _follow(run, _changed(run.recipe, change["settings"], 1))
         _step(run, data)
-    scratch.checkpoint_root.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(scratch.path, ignore_errors=True)  # what a replay that was killed left
+    scratch.checkpoint_root.mkdir(parents=True)
     return checkpoint.save(run, scratch)
+
+
+def _recipe_at(begin: Checkpoint | None, old: Recipe, changes: Sequence[Record]) -> Recipe:
+    """The recipe as it was at the checkpoint to begin from, or at step 0."""
+    if begin is not None:
+        return recipes.recipe(begin.state["recipe"], str(begin.path))
+    for change in reversed(changes):
+        old = _changed(old, change["settings"], 0)
+    return old
+
+
+def _cost(recipe: Recipe, when: Quantity, begin: int) -> str:
+    per_step = recipe.train.batch * recipe.train.context
+    steps = (when.amount if when.unit == "steps" else when.amount / per_step) - begin
+    flops = steps * per_step * recipe.model.flops_per_token(recipe.train.context)
+    return (
+        f"no checkpoint at {when}: replaying about {steps:.0f} steps "
+        f"({short_count(round(steps * per_step))} tokens, {flops:.2g} FLOPs) from step {begin}"
+    )
+
+
+def _begin(parent: RunDir, recipe: Recipe, begin: Checkpoint | None) -> tuple[Run, TrainingData]:
+    start.set_determinism(recipe)
+    data = start.open_data(recipe, [Pin.from_json(pin) for pin in parent.identity["data"]])
+    run = build(recipe, data)
+    if begin is not None:
+        with begin.pinned():
+            begin.verify()
+            checkpoint.load(run, begin)
+    elif recipe.start_from is not None:
+        with open_weights(recipe.start_from) as weights:
+            run = build(recipe, data, weights.tensors)
+    return run, data
 
 
 def _step(run: Run, data: TrainingData) -> None:

@@ -17,7 +17,7 @@ from anytrain.training.optimizers import Optimizers, optimizers
 
 @dataclass
 class Clock:
-    """How far a run is. `t` advances by batch / reference batch, the others count."""
+    """How far a run is. `t` is tokens over those of a reference step, the others count."""
 
     step: int = 0  # optimizer steps
     t: float = 0.0  # steps at the reference batch
@@ -64,12 +64,16 @@ class Run:
     def advance(self) -> None:
         """One step was taken: counters and averages move together."""
         train = self.recipe.train
-        dt = train.batch / (train.reference_batch or train.batch)
+        self.clock.t = self.next_t()
         self.clock.step += 1
-        self.clock.t += dt
         self.clock.samples += train.batch
         self.clock.tokens += train.batch * train.context
-        self.averages.update(dt)
+        self.averages.update(train.dt, self.clock.t)
+
+    def next_t(self) -> float:
+        """t after the next step: from whole numbers of tokens, so that no rounding adds up."""
+        train = self.recipe.train
+        return (self.clock.tokens + train.batch * train.context) / train.tokens_per_step
 
     # --- the complete state -------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from anytrain.data.stream import TrainingData
 from anytrain.errors import UserError
-from anytrain.rundir import RunDir
+from anytrain.evaluations import last_evaluation
+from anytrain.rundir import Checkpoint, RunDir
 from anytrain.training import checkpoint, start
 from anytrain.training.cadence import Cadence
 from anytrain.training.evaluate import Loss, candidates, evaluate
@@ -21,6 +22,7 @@ from anytrain.training.retention import prune
 from anytrain.training.run import Clock, Run
 from anytrain.training.stopping import Stop
 from anytrain.training.stopwatch import Stopwatch
+from anytrain.versions import versions
 
 
 class Sitting:
@@ -46,18 +48,28 @@ class Sitting:
         self.stopwatch = Stopwatch(earlier=_seconds_so_far(rundir))
         self.evaluated: int | None = None  # the last step with an evaluation
         self.saved: int | None = None  # the last step with a checkpoint
-        self.best = "raw"
+        self.best_average: str | None = None  # at the last evaluation
         stop.begin(run.clock)
+
+    def going_on(self, checkpoint: Checkpoint) -> None:
+        """What earlier sittings left: the checkpoint begun from, and the last evaluation."""
+        self.saved = checkpoint.step
+        found = last_evaluation(self.rundir, checkpoint.step)
+        if found is not None:
+            self.best_average = best_average(found.losses)
+            whole = set(candidates(self.run)) <= found.losses.keys()
+            self.evaluated = found.step if whole else None
+        self.progress.say(f"going on from step {checkpoint.step}, {self.run.clock.tokens:,} tokens")
 
     def go(self) -> str:
         """Train until the stop gives a reason; checkpoint, evaluate, record it, return it."""
-        self._event("start", threads=torch.get_num_threads(), versions=start.versions())
+        self._event("start", threads=torch.get_num_threads(), versions=versions())
         try:
-            with self.stop.listening():
-                reason = self._train()
-                self._save()  # before anything that takes long: a preempted job has little time
-                if self.evaluated != self.run.clock.step and self.run.clock.step > 0:
-                    self._evaluate("stop")
+            reason = self._train()
+            self._save()  # before anything that takes long: a preempted job has little time
+            self._event("stop", by=reason)
+            if self.evaluated != self.run.clock.step and self.run.clock.step > 0:
+                self._evaluate("stop")
         except Diverged as error:
             self._event("stop", by="diverged", why=str(error))
             raise Diverged(f"{error}; {checkpoint.last_good(self.rundir)}") from None
@@ -70,7 +82,6 @@ class Sitting:
             self.progress.close()
             for logger in self.loggers:
                 logger.close()
-        self._event("stop", by=reason)
         return reason
 
     def _train(self) -> str:
@@ -83,7 +94,8 @@ class Sitting:
             self._log_step(record)
             if self._checkpoint_due(before):
                 self._save()
-            self._evaluate_if_due(before)
+            if self.stop.signalled is None:  # a preempted job has little time
+                self._evaluate_if_due(before)
             reason = self.stop.reason(run.clock)
             if reason is not None:
                 return reason
@@ -100,7 +112,8 @@ class Sitting:
                     f"{', '.join(self.run.recipe.data.sources)}: token {tokens.max()} at sample "
                     f"{self.run.clock.samples} and on; model.vocab = {vocab} is too small"
                 )
-            yield torch.from_numpy(tokens)
+            there = torch.from_numpy(tokens)
+            yield there.pin_memory() if self.run.device.type == "cuda" else there
 
     # --- metrics ------------------------------------------------------------------------------
 
@@ -141,24 +154,25 @@ class Sitting:
             self._evaluate(why)
 
     def _evaluate(self, why: str) -> None:
-        """Raw and every average; raw and the best, or none, where the share of time is spent."""
+        """Raw and every average; raw and the best average, or none, where the time is spent."""
         run = self.run
-        names = candidates(run)
+        every = candidates(run)
+        names = every
         if why in ("spaced", "hourly"):
-            few = [name for name in names if name in ("raw", self.best)]
+            few = [name for name in every if name in ("raw", self.best_average)]
             affordable = self.stopwatch.affordable(run.recipe.evaluate.share)
-            if affordable < len(names):
+            if affordable < len(every):
                 names = few
             if affordable < len(few) and why == "spaced":
                 return
         with self.stopwatch.evaluating(len(names)):
             losses = evaluate(run, self.held_out, names)
-        if len(names) == len(candidates(run)):
+        if names == every:
             self.evaluated = run.clock.step
-        self.best = min(losses, key=lambda name: losses[name].mean)
         self._log(self._evaluation_record(losses, why))
-        best = losses[self.best].mean
-        self.progress.evaluated(self.best, best, run.clock.tokens, run.clock.step)
+        self.best_average = best_average({name: loss.mean for name, loss in losses.items()})
+        best = min(losses, key=lambda name: losses[name].mean)
+        self.progress.evaluated(best, losses[best].mean, run.clock.tokens, run.clock.step)
 
     def _evaluation_record(self, losses: dict[str, Loss], why: str) -> dict[str, Any]:
         clock = self.run.clock
@@ -187,6 +201,12 @@ class Sitting:
         self.stopwatch.saved()
         for line in prune(self.rundir, self.cadence):
             self.progress.say(line)
+
+
+def best_average(losses: Mapping[str, float]) -> str | None:
+    """The lowest of what is not the raw weights."""
+    averages = [name for name in losses if name != "raw"]
+    return min(averages, key=lambda name: losses[name]) if averages else None
 
 
 def _seconds_so_far(rundir: RunDir) -> float:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import platform
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,13 @@ from typing import Any
 
 import torch
 
-from anytrain import __version__
 from anytrain.data.stream import Pin, TrainingData
 from anytrain.errors import UserError
 from anytrain.grammar import Quantity
 from anytrain.rundir import FORMAT, RunDir, write_atomic
 from anytrain.training import recipes
 from anytrain.training.config import Recipe
+from anytrain.versions import versions
 
 # Keys a sitting may change. They influence no step, but for the batch, whose change is recorded.
 CHANGEABLE = ("averages", "log", "evaluate", "checkpoint", "unit", "name", "train.batch")
@@ -37,8 +36,19 @@ def set_determinism(recipe: Recipe) -> None:
         torch.use_deterministic_algorithms(True)
         # filling fresh memory with NaN finds bugs; here it would only cost time
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        if compiles(recipe):
+            # kernels chosen by timing them could be others on the next start
+            from torch._inductor import config as inductor
+
+            inductor.deterministic = True
     else:
         torch.use_deterministic_algorithms(False)
+
+
+def compiles(recipe: Recipe) -> bool:
+    """Whether the forward pass is compiled; where the recipe is silent, on CUDA alone."""
+    asked = recipe.train.compile
+    return device().type == "cuda" if asked is None else asked
 
 
 def open_data(recipe: Recipe, pins: Sequence[Pin] | None = None) -> TrainingData:
@@ -77,7 +87,7 @@ def resolved(recipe: Recipe, data: TrainingData) -> Recipe:
     train = dataclasses.replace(
         recipe.train,
         micro_batch=recipe.train.micro_batch or fitting_micro_batch(recipe, device()),
-        compile=device().type == "cuda" if recipe.train.compile is None else recipe.train.compile,
+        compile=compiles(recipe),
     )
     return dataclasses.replace(recipe, unit=recipe.unit or unit, train=train)
 
@@ -85,10 +95,7 @@ def resolved(recipe: Recipe, data: TrainingData) -> Recipe:
 def fitting_micro_batch(recipe: Recipe, where: torch.device) -> int:
     """The largest divisor of the batch whose activations fit into 70% of the free memory."""
     shape, train = recipe.model, recipe.train
-    if where.type == "cuda":
-        free = torch.cuda.mem_get_info(where)[0]
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else available_memory()
     state = shape.parameters * 4 * (4 + len(recipe.averages))  # weights, gradients, two moments
     item = 2 if train.precision == "bf16" else 4
     a_sequence = shape.activation_bytes_per_token(item) * train.context
@@ -105,6 +112,16 @@ def check_tokenizer(data: TrainingData, other: Path | None, whose: str) -> None:
             f"{data.tokenizer} is not the tokenizer of {whose} ({other}); prepare the corpus "
             f"with --tokenizer {other}"
         )
+
+
+def available_memory() -> int:
+    """Bytes that programs can still take, what caches hold included."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def create(
@@ -159,15 +176,6 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def versions() -> dict[str, str]:
-    """What a run was made with."""
-    return {
-        "anytrain": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
 # --- coming back -----------------------------------------------------------------------------
 
 
@@ -184,11 +192,7 @@ def reopened(rundir: RunDir, source: str | None, settings: Sequence[str]) -> Rec
         asked = recipes.load(source, settings).table()
         table = _with_decisions(asked, old.table())
     new = recipes.recipe(table, source or str(rundir.path))
-    if new.train.batch != old.train.batch:
-        reference = old.train.reference_batch or old.train.batch
-        new = dataclasses.replace(
-            new, train=dataclasses.replace(new.train, reference_batch=reference)
-        )
+    new = with_reference(old, new)
     changed = differences(old, new)
     fixed = [key for key in changed if not _may_change(key)]
     if new.train.reference != old.train.reference:
@@ -201,6 +205,14 @@ def reopened(rundir: RunDir, source: str | None, settings: Sequence[str]) -> Rec
             f"anytrain fork {rundir.path} --out NEW {fixed[0]}=…"
         )
     return new
+
+
+def with_reference(old: Recipe, new: Recipe) -> Recipe:
+    """The new recipe on the old one's clock: another batch does not change the reference."""
+    if new.train.batch == old.train.batch:
+        return new
+    train = dataclasses.replace(new.train, reference_batch=old.train.reference)
+    return dataclasses.replace(new, train=train)
 
 
 def _may_change(key: str) -> bool:

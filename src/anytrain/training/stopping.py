@@ -14,6 +14,10 @@ from anytrain.training.run import Clock
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
+class Interrupted(BaseException):
+    """A signal came before training did."""
+
+
 @dataclass
 class Stop:
     """Asked after every step; `signalled` is the name of the signal, once there was one."""
@@ -24,10 +28,12 @@ class Stop:
     begun: Clock = field(default_factory=Clock)  # where the sitting began
     began: float = field(default_factory=time.monotonic)  # and when
     signalled: str | None = None
+    stepping: bool = False  # whether there is a step to wait for
 
     def begin(self, clock: Clock) -> None:
         """The sitting begins here: what `--for` counts from."""
         self.begun, self.began = replace(clock), time.monotonic()
+        self.stepping = True
 
     def reason(self, clock: Clock) -> str | None:
         """Why to stop here, or None to go on."""
@@ -50,7 +56,10 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Inside, a signal asks for a stop after this step; a second SIGINT stops at once."""
+        """Inside, a signal asks for a stop after this step; a second SIGINT stops at once.
+
+        Before the first step there is nothing to wait for or to save: `Interrupted` is raised.
+        """
         before = {number: signal.signal(number, self._heard) for number in SIGNALS}
         try:
             yield
@@ -62,3 +71,5 @@ class Stop:
         if number == signal.SIGINT and self.signalled == "SIGINT":
             signal.default_int_handler(number, frame)
         self.signalled = signal.Signals(number).name
+        if not self.stepping:
+            raise Interrupted(self.signalled)
