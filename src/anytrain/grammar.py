@@ -80,8 +80,8 @@ def short_count(amount: float) -> str:
 def duration(text: str, *, what: str = "duration") -> Quantity:
     """`2000-steps`, `20M-tokens`, `10min`; a bare number has no unit and is refused."""
     match = _QUANTITY.fullmatch(text.strip())
-    if match is None:
-        bare = re.fullmatch(r"[\d.]+(e[+-]?\d+)?[kMBT]?", text.strip())
+    bare = re.fullmatch(r"[\d.]+(e[+-]?\d+)?[kMBT]?", text.strip())
+    if match is None or bare:
         why = "has no unit" if bare else "is not a duration"
         raise UserError(f"{what} {text!r} {why}; valid are for example {_EXAMPLES}")
     number, scale, word = match.groups()

@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -285,7 +285,7 @@ class RunDir:
         if not checkpoints:
             raise UserError(f"{self.path} has no checkpoint yet")
         if isinstance(when, str):
-            return checkpoints[-1]
+            return self._latest(checkpoints)
         if when.unit == "seconds":
             raise UserError(f"{self.path}@{when}: a checkpoint is named by its step or its tokens")
         per_step = self.tokens_per_step
@@ -296,6 +296,18 @@ class RunDir:
             if when.unit == "tokens" and 0 <= checkpoint.tokens - when.amount < per_step:
                 return checkpoint
         raise UserError(f"{self.path}@{when}: no checkpoint there; nearest: {self._near(when)}")
+
+    def _latest(self, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+        """The newest with every file in full length; what is wrong with it if none has."""
+        wrong: UserError | None = None
+        for checkpoint in reversed(checkpoints):
+            try:
+                checkpoint.verify(checksums=False)
+            except UserError as error:
+                wrong = wrong or error
+                continue
+            return checkpoint
+        raise wrong or UserError(f"{self.path} has no checkpoint yet")
 
     def _near(self, when: Quantity) -> str:
         def distance(checkpoint: Checkpoint) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from math import log2
 from pathlib import Path
 
 import pytest
@@ -105,13 +106,14 @@ def test_disk_grows_by_what_stays(trunk: RunDir) -> None:
     checkpoints = standing.readable(trunk)
     now = standing.position(trunk, checkpoints)
     metrics = (trunk.path / "metrics.jsonl").stat().st_size
+    assert now.tokens_per_second is not None
+    runs = now.tokens_per_second * 86400 / now.tokens  # so often the present length, in a day
     found = supplies.disk(trunk, checkpoints, now, trunk.recipe)
     assert (found.checkpoints, found.bytes) == (4, 80_000_000)
-    # the two newest are not growth: they go when newer ones come
-    assert found.per_day == pytest.approx((metrics // 2) / 100 * 86400)
-    kept = supplies.disk(trunk, checkpoints, now, {"checkpoint": {"newest": 1, "disk": 10**9}})
-    assert kept.per_day == pytest.approx((20_000_000 + metrics // 2) / 100 * 86400)
-    assert kept.cap == 10**9
+    # two checkpoints stay for each doubling; metrics grow as they did
+    assert found.per_day == pytest.approx(2 * 20_000_000 * log2(1 + runs) + metrics * runs)
+    assert supplies.disk(trunk, [], now, {}).per_day == pytest.approx(metrics * runs)
+    assert supplies.disk(trunk, [], now, {"checkpoint": {"disk": 10**9}}).cap == 10**9
 
 
 def test_a_checkpoint_that_vanishes_is_passed_over(trunk: RunDir) -> None:

@@ -120,7 +120,7 @@ WRONG = {
     "averages.x=5": r"averages\.x = 5",
     "model.heads=3": r"width = 16; a multiple of heads = 3",
     "model.layers=0": r"layers = 0; a whole number of 1 or more",
-    "data.mixture={}": "data needs either path or mixture, and not both",
+    "data.mixture={}": r"data\.mixture is empty; a table of path = weight is valid",
     "log.every=0": r"log\.every = 0; 1 or more steps",
 }
 
@@ -215,3 +215,14 @@ def test_muon_needs_a_peak_to_scale_the_other_rate_by(monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match="has no `peak`"):
         recipes.load("demo", settings)
     assert recipes.load("demo").optimizer.kind == "adamw"
+
+
+def test_other_data_than_the_recipes_are_never_prepared_from_its_sources() -> None:
+    """A mistyped data.path must not become the recipe's corpus under another name."""
+    assert recipes.load("demo").data.prepare is not None
+    assert recipes.load("demo", ["data.path=data/mine"]).data.prepare is None
+    mixed = recipes.load("demo", ['data.mixture={"data/a" = 0.7, "data/b" = 0.3}']).data
+    assert (mixed.path, mixed.prepare) == (None, None)
+    assert mixed.sources == {"data/a": 0.7, "data/b": 0.3}
+    asked = ["data.path=data/mine", 'data.prepare.sources=["texts"]']
+    assert recipes.load("demo", asked).data.prepare is not None

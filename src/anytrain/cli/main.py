@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import NoReturn
 
 from anytrain.errors import UserError
 
@@ -51,9 +52,16 @@ def overview() -> str:
     return "\n".join(lines)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, as everything here does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog.removeprefix('anytrain ')}: {message}; see {self.prog} --help")
+
+
 def parser(verb: str, module: ModuleType) -> argparse.ArgumentParser:
     """The argument parser of one verb."""
-    made = argparse.ArgumentParser(
+    made = _Parser(
         prog=f"anytrain {verb}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> int:
         import_user_module(module)
 
     from anytrain.training import recipes
-    from anytrain.training.plan import lines, plan
+    from anytrain.training.plan import lines, plan, with_known_vocab
 
-    recipe = recipes.load(args.recipe, args.settings)
+    recipe = with_known_vocab(recipes.load(args.recipe, args.settings))
     made = plan(recipe, args.devices, args.speed)
     if args.json:
         print(json.dumps(dataclasses.asdict(made) | {"memory": made.memory}))

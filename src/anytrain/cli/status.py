@@ -222,7 +222,7 @@ def _data_lines(found: dict[str, Any]) -> list[str]:
         if corpus["seconds_left"] is not None:
             text += f", ends in {span(corpus['seconds_left'])} at this pace"
         if corpus["new_segments"]:
-            text += f"; grown since by {corpus['new_segments']} (seen after the next start)"
+            text += f"; grown since by {corpus['new_segments']} (taken in by --adopt-data)"
         out.append(_line("data", text))
     return out
 

@@ -20,11 +20,11 @@ _TAIL = 2**17  # bytes of metrics.jsonl that say how fast it is now
 
 
 def readable(run: RunDir) -> list[Checkpoint]:
-    """Checkpoints with a manifest that reads, oldest first: a live run removes some meanwhile."""
+    """Checkpoints with every file in full length, oldest first: a live run removes some."""
     found = []
     for checkpoint in run.checkpoints():
         try:
-            checkpoint.manifest  # noqa: B018 (cached; a UserError if it is gone or damaged)
+            checkpoint.verify(checksums=False)
         except UserError:
             continue
         found.append(checkpoint)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log2
 from pathlib import Path
 
 from anytrain.errors import UserError
@@ -98,21 +99,20 @@ class Disk:
 
 
 def disk(run: RunDir, checkpoints: Sequence[Checkpoint], now: Position, recipe: Record) -> Disk:
-    """Growth is what the second half of the tokens left behind, over the time it takes."""
-    sizes = [(c.tokens, c.bytes) for c in checkpoints]
-    keep = recipe.get("checkpoint", {})
+    """Growth over the next day at the present rate: two checkpoints stay for each doubling of
+    the tokens, and metrics grow as they did."""
+    sizes = [c.bytes for c in checkpoints]
     per_day = None
     if now.tokens_per_second and now.tokens:
-        half = now.tokens / 2 / now.tokens_per_second  # seconds
-        stay = sizes[: -int(keep.get("newest", 2))]  # the newest make room for newer ones
+        in_a_day = now.tokens_per_second * DAY  # tokens
+        doublings = log2(1 + in_a_day / now.tokens)
         metrics = run.path / "metrics.jsonl"
-        grown = sum(b for tokens, b in stay if tokens > now.tokens / 2)
-        grown += metrics.stat().st_size // 2 if metrics.exists() else 0
-        per_day = grown / half * DAY
+        lines = metrics.stat().st_size if metrics.exists() else 0
+        per_day = 2 * doublings * (sizes[-1] if sizes else 0) + lines * in_a_day / now.tokens
     return Disk(
         len(sizes),
-        sum(b for _, b in sizes),
+        sum(sizes),
         shutil.disk_usage(run.path).free,
         per_day,
-        keep.get("disk"),
+        recipe.get("checkpoint", {}).get("disk"),
     )

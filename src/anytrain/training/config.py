@@ -64,6 +64,8 @@ class Data:
     def __post_init__(self) -> None:
         if (self.path is None) == (self.mixture is None):
             raise ValueError("data needs either path or mixture, and not both")
+        if self.mixture is not None and not self.mixture:
+            raise ValueError("data.mixture is empty; a table of path = weight is valid")
         for path, weight in (self.mixture or {}).items():
             if not weight > 0:
                 raise ValueError(f"data.mixture: {path!r} has weight {weight}; above 0 is valid")
@@ -209,7 +211,7 @@ class Recipe:
     train: Train
     unit: Duration | None = None  # None: 20 tokens a non-embedding parameter
     start_from: str | None = None  # weights to begin with, as `--from` names them
-    averages: dict[str, str] = field(
+    averages: dict[str, str] = field(  # name -> rule; absent: anytime EMAs of five widths
         default_factory=lambda: {n: rule_book.spec(r) for n, r in rule_book.DEFAULTS.items()}
     )
     optimizer: Optimizer = Optimizer()

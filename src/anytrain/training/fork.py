@@ -126,7 +126,7 @@ def _checked(old: Recipe, new: Recipe) -> Recipe:
             f"unit of the run's clock, {old.train.reference} sequences a step"
         )
     for key in start.differences(old, new):
-        if key.startswith(_FIXED):
+        if key.startswith(start.STATE_BOUND):
             raise UserError(f"{key} cannot change in a fork: the run's weights would not fit")
     return new
 

@@ -3,7 +3,9 @@
 import dataclasses
 from dataclasses import dataclass
 from math import ceil, log2, log10
+from pathlib import Path
 
+from anytrain.data.shards import Corpus
 from anytrain.errors import UserError
 from anytrain.grammar import short_count
 from anytrain.training.config import Recipe
@@ -43,9 +45,14 @@ class Plan:
 
 
 def with_known_vocab(recipe: Recipe) -> Recipe:
-    """The recipe with its vocabulary, where the recipe alone says it."""
+    """The recipe with its vocabulary: its own, that of a corpus in place, or of one to prepare."""
     if recipe.model.vocab is not None:
         return recipe
+    for path in recipe.data.sources:
+        if (Path(path) / "manifest.json").is_file():
+            vocab = Corpus.open(path, verify="sizes").vocab
+            if vocab is not None:
+                return dataclasses.replace(recipe, model=recipe.model.with_vocab(vocab))
     tokenizer = recipe.data.prepare.tokenizer if recipe.data.prepare else ""
     if not tokenizer.startswith("bpe:"):
         raise UserError(f"{recipe.name}: the corpus decides the vocabulary; give model.vocab")

@@ -72,7 +72,7 @@ def _begin(request: Request, stop: Stop, say: Callable[[str], Any]) -> tuple[Rec
     """The recipe and the data of a new run, with everything checked that can be."""
     recipe = _new_recipe(request, say)
     start.set_determinism(recipe)
-    data = start.open_data(recipe)
+    data = start.open_data(recipe, say=say)
     recipe = start.resolved(recipe, data)
     _check_stop(recipe, stop)
     check_loggers(recipe)
@@ -130,6 +130,9 @@ def _new_recipe(request: Request, say: Callable[[str], Any]) -> Recipe:
     recipe = recipes.load(str(request.recipe), request.settings)
     if request.start_from is None:
         return recipe
+    shaped = [setting for setting in request.settings if setting.startswith("model.")]
+    if shaped:
+        raise UserError(f"{shaped[0]}: with --from the model has the shape of those weights")
     with open_weights(request.start_from) as weights:
         say(f"beginning from {weights.source}, whose shape replaces the recipe's [model]")
         context = max(recipe.train.context, weights.shape.context)
@@ -173,7 +176,10 @@ def _sit(
         raise UserError(f"{rundir.path} is at the end of {recipe.schedule}; {EXTENDING}")
     rundir.drop_after(run.clock.step)
     _record_changes(rundir, recipe, run)
-    if adopt:
+    if adopt and not data.appended():
+        say("--adopt-data: nothing was appended to the data since")
+    elif adopt:
+        say("from here on the appended data are read too")
         data = data.adopt(run.clock.samples)
         start.write_identity(rundir, rundir.identity | {"data": [p.to_json() for p in data.pins]})
         rundir.event({"event": "adopt", "step": run.clock.step, "tokens": run.clock.tokens})

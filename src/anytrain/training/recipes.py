@@ -55,6 +55,7 @@ def override(table: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any
             here[part] = inner if isinstance(inner, dict) else {}
             here = here[part]
         here[path[-1]] = value
+    _choose_data(changed, [tuple(_setting(setting)[0]) for setting in settings])
     for key, value in changed.items():
         if key == "schedule" and isinstance(value, dict):
             changed[key] = _spec_text(value)
@@ -63,6 +64,20 @@ def override(table: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any
                 n: _spec_text(v) if isinstance(v, dict) else v for n, v in value.items()
             }
     return changed
+
+
+def _choose_data(table: dict[str, Any], paths: Sequence[tuple[str, ...]]) -> None:
+    """Other data than the recipe's replace them whole: how to prepare its own does not apply."""
+    data = table.get("data")
+    if not isinstance(data, dict):
+        return
+    named = {path[1] for path in paths if path[0] == "data" and len(path) > 1}
+    if named & {"path", "mixture"} and "prepare" not in named:
+        data.pop("prepare", None)
+    if "mixture" in named and "path" not in named:
+        data.pop("path", None)
+    if "path" in named and "mixture" not in named:
+        data.pop("mixture", None)
 
 
 def _setting(text: str) -> tuple[list[str], Any]:

@@ -49,7 +49,12 @@ def _replay(
     """Train again from the nearest earlier checkpoint: the data order makes it the same run."""
     last = parent.checkpoints()[-1:]
     earlier = [c for c in parent.checkpoints() if _place(c, when) <= when.amount]
-    beyond = when.unit == "seconds" or not last or _place(last[0], when) < when.amount
+    if last and when.unit != "seconds" and _place(last[0], when) < when.amount:
+        raise UserError(
+            f"{parent.path} is at step {last[0].step} ({last[0].tokens} tokens), before {when}; "
+            f"first: anytrain train --run {parent.path} --until {when}"
+        )
+    beyond = when.unit == "seconds" or not last
     if beyond or (not earlier and parent.identity["parent"] is not None):
         parent.find(when)  # raises, and lists what there is
     changes = parent.changes()

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from anytrain.rundir import FORMAT, RunDir, write_atomic
 from anytrain.training import recipes
 from anytrain.training.config import Recipe
 from anytrain.versions import versions
+
+# Keys that neither a sitting nor a fork may change: the state would not fit, or mean another.
+STATE_BOUND = ("model.", "train.context")
 
 # Keys a sitting may change. They influence no step, but for the batch, whose change is recorded.
 CHANGEABLE = ("averages", "log", "evaluate", "checkpoint", "unit", "name", "train.batch")
@@ -51,7 +54,11 @@ def compiles(recipe: Recipe) -> bool:
     return device().type == "cuda" if asked is None else asked
 
 
-def open_data(recipe: Recipe, pins: Sequence[Pin] | None = None) -> TrainingData:
+def open_data(
+    recipe: Recipe,
+    pins: Sequence[Pin] | None = None,
+    say: Callable[[str], Any] = lambda line: None,
+) -> TrainingData:
     """The corpus of a recipe, prepared first where it is not there and the recipe says how."""
     settings = recipe.data
     how = settings.prepare
@@ -60,6 +67,7 @@ def open_data(recipe: Recipe, pins: Sequence[Pin] | None = None) -> TrainingData
         if not (folder / "manifest.json").exists():
             from anytrain.data.tokenize import prepare
 
+            say(f"{folder} is not there yet: preparing it from {', '.join(how.sources)}")
             prepare(
                 how.sources,
                 folder,
@@ -195,6 +203,13 @@ def reopened(rundir: RunDir, source: str | None, settings: Sequence[str]) -> Rec
     new = with_reference(old, new)
     changed = differences(old, new)
     fixed = [key for key in changed if not _may_change(key)]
+    for key in fixed:
+        if key.startswith(STATE_BOUND):
+            raise UserError(
+                f"{rundir.path}: {key} = {changed[key][1]!r} (was {changed[key][0]!r}) cannot "
+                "change: the weights would not fit; begin another run, with --from to keep "
+                "the weights"
+            )
     if new.train.reference != old.train.reference:
         fixed.append("train.reference_batch")
     if fixed:
@@ -216,6 +231,8 @@ def with_reference(old: Recipe, new: Recipe) -> Recipe:
 
 
 def _may_change(key: str) -> bool:
+    if key == "evaluate.tokens":  # losses on other windows do not compare with those so far
+        return False
     allowed = (*CHANGEABLE, "train.reference_batch")
     return any(key == name or key.startswith(name + ".") for name in allowed)
 
