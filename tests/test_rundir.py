@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from anytrain import rundir
 from anytrain.errors import UserError
+from anytrain.files import append_line, read_json, read_lines, sha256, write_atomic
 from anytrain.grammar import Quantity, moment
-from anytrain.rundir import Checkpoint, RunDir, append_line, read_json, read_lines, sha256
+from anytrain.rundir import Checkpoint, RunDir
 
 
 def made(path: Path, steps: tuple[int, ...] = ()) -> RunDir:
@@ -46,12 +46,12 @@ def test_write_atomic_leaves_the_old_file_on_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "run.json"
-    rundir.write_atomic(path, "old")
-    rundir.write_atomic(path, "new")
+    write_atomic(path, "old")
+    write_atomic(path, "new")
     assert path.read_text() == "new"
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
-        rundir.write_atomic(path, "newer")
+        write_atomic(path, "newer")
     assert path.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]  # nothing half-written beside it
 

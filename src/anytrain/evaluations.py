@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from anytrain.errors import UserError
-from anytrain.rundir import Record, RunDir
+from anytrain.files import Record
+from anytrain.rundir import RunDir
 
 RAW = "raw"
 _LOSS, _STDERR = "val/loss/", "val/stderr/"

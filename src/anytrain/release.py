@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
+from anytrain.files import read_json
 from anytrain.grammar import short_count
 from anytrain.models.huggingface import write_directory
-from anytrain.rundir import RunDir, read_json
+from anytrain.rundir import RunDir
 from anytrain.weights import Origin, Weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

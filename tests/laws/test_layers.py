@@ -16,7 +16,17 @@ ROOT = Path(anytrain.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "grammar", "schedules", "rules", "theory", "testing"),
-    ("rundir", "versions", "evaluations", "weights", "averaging", "models", "data", "curvature"),
+    (
+        "files",
+        "rundir",
+        "versions",
+        "evaluations",
+        "weights",
+        "averaging",
+        "models",
+        "data",
+        "curvature",
+    ),
     ("training", "posttrain", "release"),
     ("study", "integrations", "cli", "recipes"),
 )

@@ -8,7 +8,8 @@ from fake_runs import PER_STEP, UNIT, evaluation, losses, write_cooldown, write_
 
 from anytrain.errors import UserError
 from anytrain.evaluations import best_so_far, evaluations
-from anytrain.rundir import RunDir, append_line
+from anytrain.files import append_line
+from anytrain.rundir import RunDir
 from anytrain.study.frontier import frontier, horizon_kind, unit_tokens, warmup_tokens
 
 

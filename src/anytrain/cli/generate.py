@@ -7,8 +7,13 @@ anytrain generate runs/a@2000:raw 'import ' --temperature 0 --tokens 40
 import argparse
 import json
 import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from anytrain.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,12 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.tokens < 1:
-        raise UserError(f"--tokens {args.tokens}; 1 or more is valid")
-    if args.temperature < 0:
-        raise UserError(f"--temperature {args.temperature}; 0 or more is valid")
-    if args.top_k < 0:
-        raise UserError(f"--top-k {args.top_k}; 0 or more is valid")
+    _check(args)
     from tokenizers import Tokenizer
 
     from anytrain.models.decoder import Decoder
@@ -45,12 +45,8 @@ def run(args: argparse.Namespace) -> int:
             )
         model = Decoder.loaded(weights.shape, weights.tensors)
         source, eot = weights.source, weights.eot
-    prompt = tokenizer.encode(args.prompt).ids
-    if not prompt:
-        prompt = [eot or 0]
-    made: list[int] = []
-    shown = ""
-    for token in generate(
+    prompt = tokenizer.encode(args.prompt).ids or [eot or 0]
+    made = generate(
         model,
         prompt,
         max_new=args.tokens,
@@ -58,17 +54,34 @@ def run(args: argparse.Namespace) -> int:
         top_k=args.top_k or None,
         seed=args.seed,
         eot=eot,
-    ):
-        made.append(token)
-        text = tokenizer.decode(made)
-        if not args.json and not text.endswith("\ufffd"):  # half of a character waits for its rest
-            sys.stdout.write((args.prompt if not shown else "") + text[len(shown) :])
+    )
+    if args.json:
+        text = tokenizer.decode(list(made))
+        print(json.dumps({"weights": source, "prompt": args.prompt, "text": text}))
+    else:
+        _write(args.prompt, made, tokenizer)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.tokens < 1:
+        raise UserError(f"--tokens {args.tokens}; 1 or more is valid")
+    if args.temperature < 0:
+        raise UserError(f"--temperature {args.temperature}; 0 or more is valid")
+    if args.top_k < 0:
+        raise UserError(f"--top-k {args.top_k}; 0 or more is valid")
+
+
+def _write(prompt: str, made: Iterable[int], tokenizer: "Tokenizer") -> None:
+    """Text as it comes; half of a character waits for its other half."""
+    sys.stdout.write(prompt)
+    tokens: list[int] = []
+    shown = ""
+    for token in made:
+        tokens.append(token)
+        text = tokenizer.decode(tokens)
+        if not text.endswith("\ufffd"):
+            sys.stdout.write(text[len(shown) :])
             sys.stdout.flush()
             shown = text
-    if args.json:
-        print(
-            json.dumps({"weights": source, "prompt": args.prompt, "text": tokenizer.decode(made)})
-        )
-    else:
-        print()
-    return 0
+    print()

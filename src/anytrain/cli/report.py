@@ -122,7 +122,7 @@ def write(found: "Frontier", out: Path, command: str) -> list[Path]:
 
 
 def _write(path: Path, content: str | bytes) -> None:
-    from anytrain.rundir import write_atomic
+    from anytrain.files import write_atomic
 
     if isinstance(content, str):
         write_atomic(path, content)

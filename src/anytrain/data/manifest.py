@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from anytrain.errors import UserError
-from anytrain.rundir import read_json, write_atomic
+from anytrain.files import read_json, write_atomic
 
 NAME = "manifest.json"
 FORMAT = "anytrain-corpus"

@@ -29,7 +29,7 @@ from anytrain.data.tokenizer import NAME as TOKENIZER
 from anytrain.data.tokenizer import Encoder, end_of_text, install, load, train_bpe
 from anytrain.data.writer import SplitWriter
 from anytrain.errors import UserError
-from anytrain.rundir import sha256
+from anytrain.files import sha256
 
 BPE_SAMPLE = 2**25  # bytes of text that a BPE is trained on, at most
 

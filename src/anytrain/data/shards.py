@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from anytrain.data import tokenizer as tokenizers
 from anytrain.data.manifest import NAME, DataFile, Manifest
 from anytrain.errors import UserError
-from anytrain.rundir import sha256
+from anytrain.files import sha256
 
 Verify = Literal["auto", "sizes", "hashes"]
 

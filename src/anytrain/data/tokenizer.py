@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from anytrain.data.manifest import DTYPES
 from anytrain.errors import UserError
-from anytrain.rundir import sha256, sync
+from anytrain.files import sha256, sync
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

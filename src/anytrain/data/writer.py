@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytrain.errors import UserError
-from anytrain.rundir import sync
+from anytrain.files import sync
 
 Tokens = NDArray[np.unsignedinteger]
 

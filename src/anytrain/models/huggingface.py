@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from anytrain.errors import UserError
+from anytrain.files import sync
 from anytrain.models.shape import DecoderShape
 from anytrain.models.tensors import TensorFiles, write_tensors
-from anytrain.rundir import sync
 
 Json = dict[str, Any]
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from anytrain.errors import UserError
 from anytrain.evaluations import RAW, Evaluation, best_so_far, evaluations
+from anytrain.files import Record
 from anytrain.grammar import duration, parse_spec
-from anytrain.rundir import Record, RunDir
+from anytrain.rundir import RunDir
 from anytrain.schedules import KINDS, HorizonBound
 
 # --- what the recipe says --------------------------------------------------------------------

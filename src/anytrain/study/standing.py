@@ -13,7 +13,8 @@ from shlex import quote
 
 from anytrain.errors import UserError
 from anytrain.evaluations import RAW, Evaluation
-from anytrain.rundir import Checkpoint, Record, RunDir
+from anytrain.files import Record
+from anytrain.rundir import Checkpoint, RunDir
 
 DAY = 86400.0  # seconds
 _TAIL = 2**17  # bytes of metrics.jsonl that say how fast it is now

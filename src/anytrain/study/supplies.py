@@ -7,7 +7,8 @@ from math import log2
 from pathlib import Path
 
 from anytrain.errors import UserError
-from anytrain.rundir import Checkpoint, Record, RunDir, read_json
+from anytrain.files import Record, read_json
+from anytrain.rundir import Checkpoint, RunDir
 from anytrain.study.standing import DAY, Position
 
 # --- data ------------------------------------------------------------------------------------

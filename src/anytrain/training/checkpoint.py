@@ -27,7 +27,8 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from anytrain import schedules
 from anytrain.errors import UserError
-from anytrain.rundir import FORMAT, Checkpoint, RunDir, sha256, sync
+from anytrain.files import sha256, sync
+from anytrain.rundir import FORMAT, Checkpoint, RunDir
 from anytrain.training.cadence import previous
 from anytrain.training.run import Run
 from anytrain.versions import versions

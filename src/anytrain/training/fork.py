@@ -12,8 +12,9 @@ from typing import Any
 from anytrain import schedules
 from anytrain.data.stream import Pin
 from anytrain.errors import UserError
+from anytrain.files import sha256, sync
 from anytrain.grammar import Quantity, WeightsName
-from anytrain.rundir import Checkpoint, RunDir, sha256, sync
+from anytrain.rundir import Checkpoint, RunDir
 from anytrain.schedules import Cooldown, HorizonBound, Shape
 from anytrain.training import recipes, start
 from anytrain.training.config import Recipe

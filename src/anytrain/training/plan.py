@@ -7,7 +7,6 @@ from pathlib import Path
 
 from anytrain.data.shards import Corpus
 from anytrain.errors import UserError
-from anytrain.grammar import short_count
 from anytrain.training.config import Recipe
 
 FP32 = 4  # bytes
@@ -137,7 +136,7 @@ def lines(made: Plan) -> list[tuple[str, str]]:
     speed = f"{made.devices} × {made.speed / 1e12:g} TFLOP/s"
     return [
         ("parameters", f"{short(made.parameters)} ({short(made.non_embedding)} non-embedding)"),
-        ("unit (1×)", f"{short_count(made.unit_tokens)} tokens, {made.unit_steps:,} steps"),
+        ("unit (1×)", f"{short(made.unit_tokens)} tokens, {made.unit_steps:,} steps"),
         ("compute", f"{made.flops_per_token:.3g} FLOPs a token, {made.unit_flops:.3g} a unit"),
         ("", f"{_time(made.unit_flops / made.speed / made.devices)} a unit at {speed} (assumed)"),
         (f"memory a device (1 of {made.devices})", size(made.memory)),

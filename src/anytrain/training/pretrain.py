@@ -10,8 +10,9 @@ import torch
 from anytrain import schedules
 from anytrain.data.stream import Pin, TrainingData
 from anytrain.errors import UserError
+from anytrain.files import write_atomic
 from anytrain.models.decoder import Decoder
-from anytrain.rundir import RunDir, write_atomic
+from anytrain.rundir import RunDir
 from anytrain.training import checkpoint, recipes, start
 from anytrain.training.config import Recipe
 from anytrain.training.loggers import check_loggers, loggers

@@ -11,8 +11,9 @@ import torch
 
 from anytrain.data.stream import Pin, TrainingData
 from anytrain.errors import UserError
+from anytrain.files import Record
 from anytrain.grammar import Quantity, short_count
-from anytrain.rundir import Checkpoint, Record, RunDir
+from anytrain.rundir import Checkpoint, RunDir
 from anytrain.training import checkpoint, recipes, start
 from anytrain.training.cadence import reached
 from anytrain.training.config import Recipe

@@ -14,8 +14,9 @@ import torch
 
 from anytrain.data.stream import Pin, TrainingData
 from anytrain.errors import UserError
+from anytrain.files import write_atomic
 from anytrain.grammar import Quantity
-from anytrain.rundir import FORMAT, RunDir, write_atomic
+from anytrain.rundir import FORMAT, RunDir
 from anytrain.training import recipes
 from anytrain.training.config import Recipe
 from anytrain.versions import versions
