@@ -177,10 +177,11 @@ def _sit(
         raise UserError(f"{rundir.path} is at the end of {recipe.schedule}; {EXTENDING}")
     rundir.drop_after(run.clock.step)
     _record_changes(rundir, recipe, run)
-    if adopt and not data.appended():
+    appended = data.appended()
+    if adopt and not appended.windows:
         say("--adopt-data: nothing was appended to the data since")
     elif adopt:
-        say("from here on the appended data are read too")
+        say(f"from here on the {appended.tokens:,} tokens appended to the data are read too")
         data = data.adopt(run.clock.samples)
         start.write_identity(rundir, rundir.identity | {"data": [p.to_json() for p in data.pins]})
         rundir.event({"event": "adopt", "step": run.clock.step, "tokens": run.clock.tokens})
