@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from anytrain.errors import UserError
+from anytrain.errors import UserError, nearest
 
 # What a machine refuses and a person can mend: a sentence, not a traceback.
 REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
@@ -17,6 +17,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Train": ("prepare", "plan", "train", "status", "fork"),
     "Release": ("release", "generate"),
     "Compare": ("report",),
+    "Theory": ("theory",),
 }
 
 SUMMARIES: dict[str, str] = {
@@ -28,6 +29,7 @@ SUMMARIES: dict[str, str] = {
     "release": "write any weights of a run as a Hugging Face directory",
     "generate": "continue a prompt with any weights of a run",
     "report": "validation loss of runs side by side: a table, a page, a picture",
+    "theory": "linear regression, exactly: rates, sweep, advise",
 }
 
 
@@ -70,6 +72,25 @@ def parser(verb: str, module: ModuleType) -> argparse.ArgumentParser:
     return made
 
 
+def resolve(argv: Sequence[str]) -> tuple[str, ModuleType, list[str]]:
+    """The verb's words, its module and its arguments; `theory` is a package of verbs."""
+    verb, rest = argv[0], list(argv[1:])
+    if verb not in SUMMARIES:
+        raise UserError(f"unknown verb {verb!r}{nearest(verb, SUMMARIES)}")
+    module = importlib.import_module(f"anytrain.cli.{verb}")
+    within: dict[str, str] | None = getattr(module, "SUMMARIES", None)
+    if within is None:
+        return verb, module, rest
+    if not rest or rest[0] in ("-h", "--help", "help"):
+        page = [f"usage: anytrain {verb} VERB …", "", (module.__doc__ or "").strip(), ""]
+        print("\n".join([*page, *(f"  {name:<10} {what}" for name, what in within.items())]))
+        raise SystemExit(0)
+    if rest[0] not in within:
+        raise UserError(f"unknown verb {f'{verb} {rest[0]}'!r}{nearest(rest[0], within)}")
+    found = importlib.import_module(f"anytrain.cli.{verb}.{rest[0]}")
+    return f"{verb} {rest[0]}", found, rest[1:]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. 0: done; 2: the input is wrong, in one sentence; 130: interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -81,14 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"anytrain {__version__}")
         return 0
-    verb = argv[0]
     try:
-        if verb not in SUMMARIES:
-            from anytrain.errors import nearest
-
-            raise UserError(f"unknown verb {verb!r}{nearest(verb, SUMMARIES)}")
-        module = importlib.import_module(f"anytrain.cli.{verb}")
-        return int(module.run(parser(verb, module).parse_intermixed_args(argv[1:])))
+        verb, module, rest = resolve(argv)
+        return int(module.run(parser(verb, module).parse_intermixed_args(rest)))
     except UserError as error:
         print(f"anytrain: {error}", file=sys.stderr)
         return 2

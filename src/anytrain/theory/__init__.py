@@ -1,0 +1,40 @@
+"""Linear regression, exactly: try a schedule or an averaging rule before paying for a run."""
+
+from typing import TYPE_CHECKING, Any
+
+from anytrain.theory.problem import Problem, Regression, Spectrum, stability_limit
+from anytrain.theory.rates import Exponent, Rates, averaged_exponent, rates
+
+if TYPE_CHECKING:
+    from anytrain.theory.moments import ScheduleFree
+    from anytrain.theory.risk import Diverged, Risk, simulate
+
+__all__ = [
+    "Diverged",
+    "Exponent",
+    "Problem",
+    "Rates",
+    "Regression",
+    "Risk",
+    "ScheduleFree",
+    "Spectrum",
+    "averaged_exponent",
+    "rates",
+    "simulate",
+    "stability_limit",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """What simulates needs numba, an extra, which exponents and problems should not wait for."""
+    if name in ("Diverged", "Risk", "ScheduleFree", "simulate"):
+        try:
+            import numba  # noqa: F401
+        except ImportError as error:
+            from anytrain.errors import missing_extra
+
+            raise missing_extra("numba", "theory", "the simulator") from error
+        from anytrain.theory import moments, risk
+
+        return getattr(moments if name == "ScheduleFree" else risk, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

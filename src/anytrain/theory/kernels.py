@@ -1,0 +1,270 @@
+"""The recursions, compiled: one pass over the coordinates a step, every average in it.
+
+Sums are reassociated so that they vectorise; nothing else about IEEE arithmetic is relaxed. Numbers
+below 1e-290 are set to zero every 64 steps: a coordinate that has been learned would otherwise go
+on through denormals, which cost a hundred times as much.
+"""
+
+import numpy as np
+from numba import njit
+
+from anytrain.theory.problem import Array, Integers
+
+TINY = 1e-290
+EVERY = 64  # steps between two flushes
+TILE = 1024  # coordinates of which s and the averages are together in the nearest cache
+
+_FAST = {"reassoc", "contract", "nsz"}
+
+
+@njit(cache=True, nogil=True)
+def _flush(x: Array) -> None:
+    for i in range(x.shape[0]):
+        x[i] = x[i] if abs(x[i]) >= TINY else 0.0  # a select, which vectorises
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _dot(a: Array, b: Array) -> float:
+    total = 0.0
+    for i in range(a.shape[0]):
+        total += a[i] * b[i]
+    return total
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _dot3(a: Array, b: Array, c: Array) -> float:
+    total = 0.0
+    for i in range(c.shape[0]):
+        total += a[i] * b[i] * c[i]
+    return total
+
+
+# --- SGD and averages ------------------------------------------------------------------------
+#
+# Per coordinate, e = w − w*, s = E[e²], B the batch, q = Σ r·s before the step:
+#
+#     s ← (1 − ηλ)² s + (η²/B) [λ² s + h (q + σ²)]
+#     μ ← (1 − ηλ) μ                                       the mean of e
+#
+# and for w̄ ← (1 − ρ) w̄ + ρ w, with A = E[ē²], C = E[ēe], D = E[ēē'] for two averages, s after
+# its update:
+#
+#     C' = (1 − ηλ) C
+#     A  ← (1−ρ)² A + 2ρ(1−ρ) C' + ρ² s
+#     D  ← (1−ρ)(1−ρ') D + (1−ρ) ρ' C' + ρ (1−ρ') C'' + ρ ρ' s      C'' of the second average
+#     C  ← (1−ρ) C' + ρ s
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _live(
+    lam: Array,
+    risk: Array,
+    source: Array,
+    s: Array,
+    mu: Array,
+    rate: float,
+    square: float,
+    incoming: float,
+) -> float:
+    """s and μ of one tile, in place; returns its part of q."""
+    part, known = 0.0, mu.shape[0]
+    for i in range(known):
+        x = lam[i]
+        s[i] = (1.0 + x * (square * x - 2.0 * rate)) * s[i] + incoming * source[i]
+        mu[i] *= 1.0 - rate * x
+        part += risk[i] * s[i]
+    for i in range(known, lam.shape[0]):
+        x = lam[i]
+        s[i] = (1.0 + x * (square * x - 2.0 * rate)) * s[i] + incoming * source[i]
+        part += risk[i] * s[i]
+    return part
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _pair(
+    lam: Array, s: Array, one: Array, two: Array, d: Array, rate: float, a: float, b: float
+) -> None:
+    """D of one pair and tile, before the C of either average has moved."""
+    for i in range(lam.shape[0]):
+        kept = 1.0 - rate * lam[i]
+        crossed = ((1.0 - a) * b * one[i] + a * (1.0 - b) * two[i]) * kept
+        d[i] = (1.0 - a) * (1.0 - b) * d[i] + crossed + a * b * s[i]
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _average(lam: Array, s: Array, c: Array, second: Array, rate: float, rho: float) -> None:
+    """A and C of one average and tile."""
+    for i in range(lam.shape[0]):
+        moved = (1.0 - rate * lam[i]) * c[i]
+        kept = (1.0 - rho) * second[i] + 2.0 * rho * moved
+        second[i] = (1.0 - rho) * kept + rho * rho * s[i]
+        c[i] = (1.0 - rho) * moved + rho * s[i]
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _average_mean(mu: Array, mean: Array, rho: float) -> None:
+    for i in range(mu.shape[0]):
+        mean[i] += rho * (mu[i] - mean[i])
+
+
+@njit(cache=True, nogil=True)
+def _report(
+    risk: Array,
+    s: Array,
+    cross: Array,
+    second: Array,
+    between: Array,
+    mu: Array,
+    means: Array,
+    pairs: Integers,
+    total: Array,
+    mean: Array,
+) -> None:
+    """Σ r·m for every second moment m and the same product of means, in the order of `sgd`."""
+    count = cross.shape[0]
+    total[0], mean[0] = _dot(risk, s), _dot3(risk, mu, mu)
+    for k in range(count):
+        total[1 + k], mean[1 + k] = _dot(risk, cross[k]), _dot3(risk, means[k], mu)
+        total[1 + count + k] = _dot(risk, second[k])
+        mean[1 + count + k] = _dot3(risk, means[k], means[k])
+    for p in range(between.shape[0]):
+        total[1 + 2 * count + p] = _dot(risk, between[p])
+        mean[1 + 2 * count + p] = _dot3(risk, means[pairs[p, 0]], means[pairs[p, 1]])
+
+
+@njit(cache=True, nogil=True)
+def sgd(
+    lam: Array,  # λ (n,)
+    risk: Array,  # r (n,)
+    source: Array,  # h (n,)
+    start: Array,  # s₀ (n,)
+    targets: int,  # the coordinates with a mean
+    eta: Array,  # η of every step (T,)
+    rho: Array,  # ρ of every step and average (T, K)
+    pairs: Integers,  # averages whose cross moment is asked for (P, 2)
+    batch: float,
+    noise: float,  # σ²
+    at: Integers,  # steps to report, rising (M,)
+    limit: float,  # a Σ r·s that is not below it is a divergence
+    total: Array,  # out: Σ r·[s, C_k…, A_k…, D_p…] (M, 1 + 2K + P)
+    mean: Array,  # out: the same of the means' products
+) -> int:
+    """Run the recursion above; returns 0, or the step at which Σ r·s reached `limit`."""
+    n, count = lam.shape[0], rho.shape[1]
+    s, mu = start.copy(), np.sqrt(start[:targets])
+    cross, second, between = np.empty((count, n)), np.empty((count, n)), np.empty((len(pairs), n))
+    means = np.empty((count, targets))
+    cross[:], second[:], between[:], means[:] = start, start, start, mu
+    size = TILE if count else n
+    q, row = _dot(risk, start), 0
+    for t in range(eta.shape[0] + 1):
+        if t > 0:
+            rate, rhos = eta[t - 1], rho[t - 1]
+            per = rate * rate / batch
+            square, incoming = rate * rate + per, per * (q + noise)
+            q = 0.0
+            for low in range(0, n, size):
+                tile, known = slice(low, min(low + size, n)), slice(low, min(low + size, targets))
+                x, now, mean_now = lam[tile], s[tile], mu[known]
+                q += _live(x, risk[tile], source[tile], now, mean_now, rate, square, incoming)
+                for p in range(len(pairs)):
+                    k, j = pairs[p]
+                    first, other = cross[k, tile], cross[j, tile]
+                    _pair(x, now, first, other, between[p, tile], rate, rhos[k], rhos[j])
+                for k in range(count):
+                    _average(x, now, cross[k, tile], second[k, tile], rate, rhos[k])
+                    _average_mean(mean_now, means[k, known], rhos[k])
+            if not q < limit:
+                return t
+            if t % EVERY == 0:
+                for moments in (s, mu):
+                    _flush(moments)
+                for moments in (cross, second, between, means):
+                    _flush(moments.reshape(-1))
+        while row < len(at) and at[row] == t:
+            _report(risk, s, cross, second, between, mu, means, pairs, total[row], mean[row])
+            row += 1
+    return 0
+
+
+# --- Schedule-Free SGD -----------------------------------------------------------------------
+#
+# y = (1 − β) z + β x,    z ← z − η ∇(y),    x ← (1 − c) x + c z      (arXiv:2405.15682, eq. 3–5)
+#
+# With Z = E[z²], X = E[x²], W = E[zx] of the errors, Y = E[y²], V = E[zy], U = E[xy]:
+#
+#     Z ← Z − 2ηλ V + η² λ² Y + (η²/B) [λ² Y + h (q + σ²)],    q = Σ r·Y
+#     W' = W − ηλ U,    X ← (1−c)² X + 2c(1−c) W' + c² Z,    W ← (1−c) W' + c Z
+#
+# with Z after its update. At β = 0 it is SGD with the average of ρ = c.
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _free(
+    lam: Array,
+    risk: Array,
+    source: Array,
+    moments: Array,  # Z, W, X (3, n), in place
+    rate: float,
+    square: float,
+    incoming: float,
+    beta: float,
+    c: float,
+) -> float:
+    """One step; returns q."""
+    q, left, kept = 0.0, 1.0 - beta, 1.0 - c
+    zz, zx, xx = moments[0], moments[1], moments[2]
+    for i in range(lam.shape[0]):
+        x = lam[i]
+        zy, xy = left * zz[i] + beta * zx[i], left * zx[i] + beta * xx[i]
+        yy = left * zy + beta * xy
+        zz[i] += x * (square * x * yy - 2.0 * rate * zy) + incoming * source[i]
+        moved = zx[i] - rate * x * xy
+        xx[i] = kept * (kept * xx[i] + 2.0 * c * moved) + c * c * zz[i]
+        zx[i] = kept * moved + c * zz[i]
+        q += risk[i] * (left * (left * zz[i] + 2.0 * beta * zx[i]) + beta * beta * xx[i])
+    return q
+
+
+@njit(cache=True, nogil=True)
+def schedule_free(
+    lam: Array,  # λ (n,)
+    risk: Array,  # r (n,)
+    source: Array,  # h (n,)
+    start: Array,  # s₀ (n,)
+    targets: int,  # the coordinates with a mean
+    eta: Array,  # η of every step (T,)
+    weight: Array,  # c of every step (T,)
+    beta: float,
+    batch: float,
+    noise: float,  # σ²
+    at: Integers,  # steps to report, rising (M,)
+    limit: float,  # a Σ r·Y that is not below it is a divergence
+    total: Array,  # out: Σ r·E[e²] of y, z and x (M, 3)
+    mean: Array,  # out: the same of the means
+) -> int:
+    """Run the recursion above; returns 0, or the step at which Σ r·Y reached `limit`."""
+    moments, mu = np.empty((3, lam.shape[0])), np.empty((2, targets))
+    moments[:], mu[:] = start, np.sqrt(start[:targets])
+    q, row = _dot(risk, start), 0
+    for t in range(eta.shape[0] + 1):
+        if t > 0:
+            rate, c = eta[t - 1], weight[t - 1]
+            per = rate * rate / batch
+            incoming = per * (q + noise)
+            q = _free(lam, risk, source, moments, rate, rate * rate + per, incoming, beta, c)
+            for i in range(targets):
+                mu[0, i] -= rate * lam[i] * ((1.0 - beta) * mu[0, i] + beta * mu[1, i])
+                mu[1, i] += c * (mu[0, i] - mu[1, i])
+            if not q < limit:
+                return t
+            if t % EVERY == 0:
+                _flush(moments.reshape(-1))
+                _flush(mu.reshape(-1))
+        while row < len(at) and at[row] == t:
+            y = (1.0 - beta) * mu[0] + beta * mu[1]
+            total[row, 0], mean[row, 0] = q, _dot3(risk, y, y)
+            total[row, 1], mean[row, 1] = _dot(risk, moments[0]), _dot3(risk, mu[0], mu[0])
+            total[row, 2], mean[row, 2] = _dot(risk, moments[2]), _dot3(risk, mu[1], mu[1])
+            row += 1
+    return 0
