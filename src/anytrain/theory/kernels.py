@@ -55,6 +55,9 @@ def _dot3(a: Array, b: Array, c: Array) -> float:
 #     C  ← (1−ρ) C' + ρ s
 
 
+# Arrays are cut into tiles, (tiles, …, size), so that every loop runs over whole rows.
+
+
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def _live(
     lam: Array,
@@ -67,78 +70,90 @@ def _live(
     incoming: float,
 ) -> float:
     """s and μ of one tile, in place; returns its part of q."""
-    part, known = 0.0, mu.shape[0]
-    for i in range(known):
+    part = 0.0
+    for i in range(lam.shape[0]):
         x = lam[i]
         s[i] = (1.0 + x * (square * x - 2.0 * rate)) * s[i] + incoming * source[i]
         mu[i] *= 1.0 - rate * x
-        part += risk[i] * s[i]
-    for i in range(known, lam.shape[0]):
-        x = lam[i]
-        s[i] = (1.0 + x * (square * x - 2.0 * rate)) * s[i] + incoming * source[i]
         part += risk[i] * s[i]
     return part
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _pair(
-    lam: Array, s: Array, one: Array, two: Array, d: Array, rate: float, a: float, b: float
+def _averages(
+    lam: Array,
+    s: Array,
+    mu: Array,
+    cross: Array,
+    second: Array,
+    between: Array,
+    means: Array,
+    pairs: Integers,
+    rate: float,
+    rhos: Array,
 ) -> None:
-    """D of one pair and tile, before the C of either average has moved."""
-    for i in range(lam.shape[0]):
-        kept = 1.0 - rate * lam[i]
-        crossed = ((1.0 - a) * b * one[i] + a * (1.0 - b) * two[i]) * kept
-        d[i] = (1.0 - a) * (1.0 - b) * d[i] + crossed + a * b * s[i]
+    """D of every pair, then A, C and the mean of every average, of one tile."""
+    for p in range(pairs.shape[0]):
+        k, j = pairs[p, 0], pairs[p, 1]
+        a, b, d = rhos[k], rhos[j], between[p]
+        one, two = cross[k], cross[j]
+        for i in range(lam.shape[0]):
+            crossed = (1.0 - a) * b * one[i] + a * (1.0 - b) * two[i]
+            kept = (1.0 - a) * (1.0 - b) * d[i]
+            d[i] = kept + crossed * (1.0 - rate * lam[i]) + a * b * s[i]
+    for k in range(rhos.shape[0]):
+        rho, c, own, mean = rhos[k], cross[k], second[k], means[k]
+        for i in range(lam.shape[0]):
+            moved = (1.0 - rate * lam[i]) * c[i]
+            own[i] = (1.0 - rho) * ((1.0 - rho) * own[i] + 2.0 * rho * moved) + rho * rho * s[i]
+            c[i] = (1.0 - rho) * moved + rho * s[i]
+        for i in range(lam.shape[0]):  # apart: with six arrays in one loop LLVM does not vectorise
+            mean[i] += rho * (mu[i] - mean[i])
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _average(lam: Array, s: Array, c: Array, second: Array, rate: float, rho: float) -> None:
-    """A and C of one average and tile."""
-    for i in range(lam.shape[0]):
-        moved = (1.0 - rate * lam[i]) * c[i]
-        kept = (1.0 - rho) * second[i] + 2.0 * rho * moved
-        second[i] = (1.0 - rho) * kept + rho * rho * s[i]
-        c[i] = (1.0 - rho) * moved + rho * s[i]
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _average_mean(mu: Array, mean: Array, rho: float) -> None:
-    for i in range(mu.shape[0]):
-        mean[i] += rho * (mu[i] - mean[i])
+@njit(cache=True, nogil=True)
+def _tiled(x: Array, tiles: int, size: int) -> Array:
+    """(n,) -> (tiles, size), with coordinates of zeros at the end where it does not fit."""
+    if tiles == 1:
+        return x.reshape(1, size)
+    padded = np.zeros(tiles * size)
+    padded[: x.shape[0]] = x
+    return padded.reshape(tiles, size)
 
 
 @njit(cache=True, nogil=True)
 def _report(
     risk: Array,
     s: Array,
+    mu: Array,
     cross: Array,
     second: Array,
     between: Array,
-    mu: Array,
     means: Array,
     pairs: Integers,
     total: Array,
     mean: Array,
 ) -> None:
-    """Σ r·m for every second moment m and the same product of means, in the order of `sgd`."""
+    """Add one tile's Σ r·m of every second moment m, and of the means, in the order of `sgd`."""
     count = cross.shape[0]
-    total[0], mean[0] = _dot(risk, s), _dot3(risk, mu, mu)
+    total[0] += _dot(risk, s)
+    mean[0] += _dot3(risk, mu, mu)
     for k in range(count):
-        total[1 + k], mean[1 + k] = _dot(risk, cross[k]), _dot3(risk, means[k], mu)
-        total[1 + count + k] = _dot(risk, second[k])
-        mean[1 + count + k] = _dot3(risk, means[k], means[k])
+        total[1 + k] += _dot(risk, cross[k])
+        mean[1 + k] += _dot3(risk, means[k], mu)
+        total[1 + count + k] += _dot(risk, second[k])
+        mean[1 + count + k] += _dot3(risk, means[k], means[k])
     for p in range(between.shape[0]):
-        total[1 + 2 * count + p] = _dot(risk, between[p])
-        mean[1 + 2 * count + p] = _dot3(risk, means[pairs[p, 0]], means[pairs[p, 1]])
+        total[1 + 2 * count + p] += _dot(risk, between[p])
+        mean[1 + 2 * count + p] += _dot3(risk, means[pairs[p, 0]], means[pairs[p, 1]])
 
 
 @njit(cache=True, nogil=True)
 def sgd(
-    lam: Array,  # λ (n,)
-    risk: Array,  # r (n,)
-    source: Array,  # h (n,)
+    eigenvalues: Array,  # λ (n,)
+    weight: Array,  # r (n,)
+    incoming_weight: Array,  # h (n,)
     start: Array,  # s₀ (n,)
-    targets: int,  # the coordinates with a mean
     eta: Array,  # η of every step (T,)
     rho: Array,  # ρ of every step and average (T, K)
     pairs: Integers,  # averages whose cross moment is asked for (P, 2)
@@ -146,43 +161,57 @@ def sgd(
     noise: float,  # σ²
     at: Integers,  # steps to report, rising (M,)
     limit: float,  # a Σ r·s that is not below it is a divergence
-    total: Array,  # out: Σ r·[s, C_k…, A_k…, D_p…] (M, 1 + 2K + P)
-    mean: Array,  # out: the same of the means' products
+    total: Array,  # out, of zeros: Σ r·[s, C_k…, A_k…, D_p…] (M, 1 + 2K + P)
+    mean: Array,  # out, of zeros: the same of the means' products
 ) -> int:
     """Run the recursion above; returns 0, or the step at which Σ r·s reached `limit`."""
-    n, count = lam.shape[0], rho.shape[1]
-    s, mu = start.copy(), np.sqrt(start[:targets])
-    cross, second, between = np.empty((count, n)), np.empty((count, n)), np.empty((len(pairs), n))
-    means = np.empty((count, targets))
-    cross[:], second[:], between[:], means[:] = start, start, start, mu
-    size = TILE if count else n
-    q, row = _dot(risk, start), 0
+    n, count, p_count = eigenvalues.shape[0], rho.shape[1], pairs.shape[0]
+    size = min(n, TILE) if count else n  # alone, s streams through in one piece
+    tiles = (n + size - 1) // size
+    lam, risk = _tiled(eigenvalues, tiles, size), _tiled(weight, tiles, size)
+    source = _tiled(incoming_weight, tiles, size)
+    s = _tiled(start.copy(), tiles, size)
+    mu = np.sqrt(s)
+    cross, second = np.empty((tiles, count, size)), np.empty((tiles, count, size))
+    between, means = np.empty((tiles, p_count, size)), np.empty((tiles, count, size))
+    for j in range(tiles):
+        cross[j], second[j], between[j], means[j] = s[j], s[j], s[j], mu[j]
+    q, row = _dot(weight, start), 0
     for t in range(eta.shape[0] + 1):
         if t > 0:
             rate, rhos = eta[t - 1], rho[t - 1]
             per = rate * rate / batch
             square, incoming = rate * rate + per, per * (q + noise)
             q = 0.0
-            for low in range(0, n, size):
-                tile, known = slice(low, min(low + size, n)), slice(low, min(low + size, targets))
-                x, now, mean_now = lam[tile], s[tile], mu[known]
-                q += _live(x, risk[tile], source[tile], now, mean_now, rate, square, incoming)
-                for p in range(len(pairs)):
-                    k, j = pairs[p]
-                    first, other = cross[k, tile], cross[j, tile]
-                    _pair(x, now, first, other, between[p, tile], rate, rhos[k], rhos[j])
-                for k in range(count):
-                    _average(x, now, cross[k, tile], second[k, tile], rate, rhos[k])
-                    _average_mean(mean_now, means[k, known], rhos[k])
+            for j in range(tiles):
+                x, now, mean_now = lam[j], s[j], mu[j]
+                q += _live(x, risk[j], source[j], now, mean_now, rate, square, incoming)
+                if count:
+                    _averages(
+                        x,
+                        now,
+                        mean_now,
+                        cross[j],
+                        second[j],
+                        between[j],
+                        means[j],
+                        pairs,
+                        rate,
+                        rhos,
+                    )
             if not q < limit:
                 return t
             if t % EVERY == 0:
-                for moments in (s, mu):
-                    _flush(moments)
+                _flush(s.reshape(-1))
+                _flush(mu.reshape(-1))
                 for moments in (cross, second, between, means):
                     _flush(moments.reshape(-1))
         while row < len(at) and at[row] == t:
-            _report(risk, s, cross, second, between, mu, means, pairs, total[row], mean[row])
+            for j in range(tiles):
+                _report(
+                    risk[j], s[j], mu[j], cross[j], second[j], between[j], means[j], pairs,
+                    total[row], mean[row],
+                )  # fmt: skip
             row += 1
     return 0
 
@@ -232,7 +261,6 @@ def schedule_free(
     risk: Array,  # r (n,)
     source: Array,  # h (n,)
     start: Array,  # s₀ (n,)
-    targets: int,  # the coordinates with a mean
     eta: Array,  # η of every step (T,)
     weight: Array,  # c of every step (T,)
     beta: float,
@@ -244,8 +272,8 @@ def schedule_free(
     mean: Array,  # out: the same of the means
 ) -> int:
     """Run the recursion above; returns 0, or the step at which Σ r·Y reached `limit`."""
-    moments, mu = np.empty((3, lam.shape[0])), np.empty((2, targets))
-    moments[:], mu[:] = start, np.sqrt(start[:targets])
+    moments, mu = np.empty((3, lam.shape[0])), np.empty((2, lam.shape[0]))
+    moments[:], mu[:] = start, np.sqrt(start)
     q, row = _dot(risk, start), 0
     for t in range(eta.shape[0] + 1):
         if t > 0:
@@ -253,7 +281,7 @@ def schedule_free(
             per = rate * rate / batch
             incoming = per * (q + noise)
             q = _free(lam, risk, source, moments, rate, rate * rate + per, incoming, beta, c)
-            for i in range(targets):
+            for i in range(lam.shape[0]):
                 mu[0, i] -= rate * lam[i] * ((1.0 - beta) * mu[0, i] + beta * mu[1, i])
                 mu[1, i] += c * (mu[0, i] - mu[1, i])
             if not q < limit:

@@ -6,9 +6,9 @@ so a problem is its eigenvalues λ, its target w* in that basis and σ² (arXiv:
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import isfinite
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,7 @@ class Problem:
     @property
     def trace(self) -> float:
         """tr H."""
-        return float(self.eigenvalues.sum())
+        return scale(self).trace
 
 
 def check_exponents(capacity: float, source: float) -> None:
@@ -112,7 +112,23 @@ class Spectrum:
     @property
     def trace(self) -> float:
         """tr H."""
-        return float(self.eigenvalues.sum())
+        return scale(self).trace
+
+
+class Scale(NamedTuple):
+    """Sums over a spectrum that every simulation asks for."""
+
+    trace: float  # tr H
+    largest: float  # λ_max
+    start: float  # Σ λ·w*², twice the risk at the start
+
+
+@lru_cache(maxsize=64)
+def scale(problem: Regression) -> Scale:
+    """The sums of one problem, made once."""
+    eigenvalues = problem.eigenvalues
+    start = float(eigenvalues @ problem.target_squared)
+    return Scale(float(eigenvalues.sum()), float(eigenvalues.max()), start)
 
 
 def is_stable(problem: Regression, rate: float, batch: float = 1.0) -> bool:
@@ -121,19 +137,25 @@ def is_stable(problem: Regression, rate: float, batch: float = 1.0) -> bool:
     The fixed point of the recursion of s = E[e²] (see `kernels`) is
 
         s = (η/B)(q + σ²) / (2 − ηλ(1 + 1/B)),   so   q = Σ λs = (q + σ²)·φ(η),
-        φ(η) = Σ (ηλ/B) / (2 − ηλ(1 + 1/B)),
+        φ(η) = (1/B) Σ ηλ / (2 − ηλ(1 + 1/B)) <= (η tr H / B) / (2 − ηλ_max(1 + 1/B)),
 
     which is positive, and attracting, exactly while every denominator is and φ(η) < 1.
     """
-    x = rate * problem.eigenvalues
-    left = 2.0 - x * (1.0 + 1.0 / batch)
-    return bool(left.min() > 0) and float(np.sum(x / left)) < batch
+    trace, largest, _ = scale(problem)
+    least = 2.0 - rate * largest * (1.0 + 1.0 / batch)
+    if least <= 0:
+        return False
+    return rate * trace < batch * least or rate < stability_limit(problem, batch)
 
 
+@lru_cache(maxsize=64)
 def stability_limit(problem: Regression, batch: float = 1.0) -> float:
     """The constant rates below this one are stable: φ rises in η, hence a bisection."""
-    low, high = 0.0, 2.0 / (float(problem.eigenvalues.max()) * (1.0 + 1.0 / batch))
-    for _ in range(60):
+    eigenvalues = problem.eigenvalues
+    low, high = 0.0, 2.0 / (scale(problem).largest * (1.0 + 1.0 / batch))
+    for _ in range(44):  # to 2^−44 of the bound
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if is_stable(problem, middle, batch) else (low, middle)
+        x = middle * eigenvalues
+        stable = float(np.sum(x / (2.0 - x * (1.0 + 1.0 / batch)))) < batch
+        low, high = (middle, high) if stable else (low, middle)
     return low

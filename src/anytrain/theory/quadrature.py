@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from anytrain.theory.problem import Array, Regression
+from anytrain.theory.problem import Array, Regression, scale
 
 NODES = 12  # a bin and measure; with RATIO, 1e-12 over the curve: experiments/0002-compression
 RATIO = 4.0  # largest over smallest eigenvalue of a bin
@@ -36,21 +36,19 @@ class System(NamedTuple):
     """Coordinates for the recursion: s ← g(λ)·s + (η²/B)(q + σ²)·h, q = Σ r·s, all (n,).
 
     Exact: one coordinate an eigenvalue, r = h = λ, s₀ = w*². Compressed: nodes of the target's
-    measure have h = 0 and s₀ = 1, nodes of the noise's measure h = 1 and s₀ = 0. The `targets`
-    first coordinates are those with s₀ above 0, the only ones with a mean to follow.
+    measure have h = 0 and s₀ = 1, nodes of the noise's measure h = 1 and s₀ = 0.
     """
 
     eigenvalues: Array  # λ
     risk: Array  # r
     source: Array  # h
     start: Array  # s₀
-    targets: int
 
 
 def exact(problem: Regression) -> System:
     """One coordinate an eigenvalue."""
     eigenvalues = problem.eigenvalues
-    return System(eigenvalues, eigenvalues, eigenvalues, problem.target_squared, eigenvalues.size)
+    return System(eigenvalues, eigenvalues, eigenvalues, problem.target_squared)
 
 
 def compressed(problem: Regression, reach: float) -> tuple[System, System]:
@@ -58,7 +56,7 @@ def compressed(problem: Regression, reach: float) -> tuple[System, System]:
 
     `reach` is Σ η over the run: it says which eigenvalues are still flat.
     """
-    spread = 2.0 * reach * float(problem.eigenvalues.max()) / FLAT
+    spread = 2.0 * reach * scale(problem).largest / FLAT
     bins = ceil(log(spread) / log(RATIO)) if spread > 1 else 0
     return _compressed(problem, bins)
 
@@ -69,27 +67,19 @@ def _compressed(problem: Regression, bins: int) -> tuple[System, System]:
     eigenvalues, target = problem.eigenvalues[order], problem.target_squared[order]
     edges = eigenvalues[-1] / RATIO ** np.arange(bins, 0, -1.0)
     cuts = [0, *np.searchsorted(eigenvalues, edges, side="right").tolist(), eigenvalues.size]
-    kept: list[Array] = []  # (4, n): bins with too few eigenvalues to be worth replacing
-    targets: tuple[list[Array], list[Array]] = ([], [])  # (4, n) of the Gauss and the Radau rule
-    noises: tuple[list[Array], list[Array]] = ([], [])
+    systems: tuple[list[Array], list[Array]] = ([], [])  # (4, n) of the Gauss and the Radau rule
     for low, high in pairwise(cuts):
         x, w = eigenvalues[low:high], target[low:high]
-        if x.size <= 2 * NODES:
-            kept.append(np.stack([x, x, x, w]))
-            continue
-        for kind in (0, 1):
+        for kind, found in enumerate(systems):
+            if x.size <= 2 * NODES:  # too few to be worth replacing
+                found.append(np.stack([x, x, x, w]))
+                continue
             nodes, masses = _rule(x, x * w, radau=kind == 1)
-            targets[kind].append(np.stack([nodes, masses, 0 * nodes, 0 * nodes + 1]))
+            found.append(np.stack([nodes, masses, 0 * nodes, 0 * nodes + 1]))
             nodes, masses = _rule(x, x * x, radau=kind == 1)
-            noises[kind].append(np.stack([nodes, masses, 0 * nodes + 1, 0 * nodes]))
-    lower, upper = (_system([*kept, *targets[kind]], noises[kind]) for kind in (0, 1))
+            found.append(np.stack([nodes, masses, 0 * nodes + 1, 0 * nodes]))
+    lower, upper = (System(*np.concatenate(found, axis=1)) for found in systems)
     return lower, upper
-
-
-def _system(with_mean: list[Array], without: list[Array]) -> System:
-    rows = np.concatenate([*with_mean, *without], axis=1)
-    eigenvalues, risk, source, start = rows
-    return System(eigenvalues, risk, source, start, sum(part.shape[1] for part in with_mean))
 
 
 def _rule(x: Array, masses: Array, *, radau: bool) -> tuple[Array, Array]:

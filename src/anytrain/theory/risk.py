@@ -13,7 +13,7 @@ import numpy as np
 
 from anytrain.theory.along import Averaged, Rated, rates_along
 from anytrain.theory.moments import AverageMoments, Reading, ScheduleFree, ScheduleFreeMoments, Walk
-from anytrain.theory.problem import Array, Regression, is_stable, stability_limit
+from anytrain.theory.problem import Array, Regression, is_stable, scale, stability_limit
 from anytrain.theory.quadrature import System, compressed, exact
 
 Method = Literal["exact", "compressed", "auto"]
@@ -87,8 +87,7 @@ def simulate(
     eta = rates_along(schedule, steps)
     _check_stability(problem, eta, batch)
     reading = _reading(rules or {}, combinations or {}, optimizer, steps)
-    start = float(problem.eigenvalues @ problem.target_squared)
-    limit = GROWTH * max(start, problem.noise)
+    limit = GROWTH * max(scale(problem).start, problem.noise)
     walk = Walk(eta, float(batch), problem.noise, np.array(moments, dtype=np.int64), limit)
 
     def run(system: System) -> tuple[dict[str, Array], dict[str, Array]]:
