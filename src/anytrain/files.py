@@ -3,7 +3,10 @@
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +28,28 @@ def write_atomic(path: Path, text: str) -> None:
         aside.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+@contextmanager
+def appearing(out: Path) -> Iterator[Path]:
+    """A draft directory that becomes `out` if all goes well and vanishes otherwise."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already; a new name or an empty directory is valid")
+    draft: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        draft.chmod(0o755)  # mkdtemp's is for the owner alone
+        yield draft
+        for path in [*draft.iterdir(), draft]:
+            sync(path)
+        draft.rename(out)  # replaces an empty directory
+        sync(out.parent)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error}") from error
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

@@ -7,8 +7,9 @@ import torch
 from anytrain.files import read_json
 from anytrain.grammar import short_count
 from anytrain.models.huggingface import write_directory
+from anytrain.origins import Origin
 from anytrain.rundir import RunDir
-from anytrain.weights import Origin, Weights
+from anytrain.weights import Weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

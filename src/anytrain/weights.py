@@ -16,27 +16,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from anytrain.averaging import schedule_free
-from anytrain.errors import UserError, nearest
-from anytrain.evaluations import Evaluation, last_evaluation
+from anytrain.errors import UserError
 from anytrain.grammar import weights_name
-from anytrain.models.huggingface import end_of_text, read_directory
+from anytrain.models.description import end_of_text
+from anytrain.models.huggingface import read_directory
 from anytrain.models.shape import DecoderShape
+from anytrain.origins import Origin, choose
 from anytrain.rundir import Checkpoint, RunDir
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Which run a set of weights is from, and what it was chosen from."""
-
-    run: RunDir
-    checkpoint: Checkpoint
-    chosen: str  # raw, ema25, …
-    evaluation: Evaluation | None  # at the checkpoint, or the last before it
-
-    @property
-    def loss(self) -> float | None:
-        """Validation loss of the chosen weights, nats/token, if measured."""
-        return self.evaluation.losses.get(self.chosen) if self.evaluation else None
 
 
 @dataclass(frozen=True)
@@ -71,12 +57,8 @@ def open_weights(text: str) -> Iterator[Weights]:
 
 
 def _of_run(run: RunDir, checkpoint: Checkpoint, asked: str, files: ExitStack) -> Weights:
-    evaluation = last_evaluation(run, checkpoint.step)
-    chosen = _best(run, checkpoint, evaluation) if asked == "best" else asked
-    if chosen not in checkpoint.weights:
-        known = nearest(chosen, ["best", *checkpoint.weights])
-        raise UserError(f"{checkpoint.path} has no weights {chosen!r}{known}")
-    identity, recipe = run.identity, run.recipe
+    origin = choose(run, checkpoint, asked)
+    chosen, identity, recipe = origin.chosen, run.identity, run.recipe
     stored = _Stored(checkpoint, files)
     tensors: Mapping[str, Tensor]
     if chosen == "schedule_free":
@@ -91,20 +73,8 @@ def _of_run(run: RunDir, checkpoint: Checkpoint, asked: str, files: ExitStack) -
         tensors,
         tokenizer if tokenizer.is_file() else None,
         identity.get("eot"),
-        Origin(run, checkpoint, chosen, evaluation),
+        origin,
     )
-
-
-def _best(run: RunDir, checkpoint: Checkpoint, evaluation: Evaluation | None) -> str:
-    """The candidate with the lowest validation loss at the checkpoint, or last before it."""
-    losses = evaluation.losses if evaluation else {}
-    known = [name for name in losses if name in checkpoint.weights]
-    if not known:
-        raise UserError(
-            f"{run.path}@{checkpoint.step}: nothing was evaluated up to there, so none is best; "
-            f"name the weights: {', '.join(checkpoint.weights)}"
-        )
-    return min(known, key=lambda name: losses[name])
 
 
 class _Stored:

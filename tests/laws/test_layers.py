@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "rundir",
         "versions",
         "evaluations",
+        "origins",
         "weights",
         "averaging",
         "models",

@@ -23,9 +23,9 @@ def model(request: pytest.FixtureRequest) -> Decoder:
 @pytest.mark.parametrize("name", LLAMAS)
 def test_logits_are_those_of_transformers(name: str) -> None:
     transformers = pytest.importorskip("transformers")
-    from anytrain.models.huggingface import config_of
+    from anytrain.models.description import config_of
 
-    config = config_of(LLAMAS[name], eot=None, dtype=torch.float32)
+    config = config_of(LLAMAS[name], eot=None, dtype="float32")
     oracle = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config))
     ours = Decoder.seeded(LLAMAS[name], 1)
     oracle.load_state_dict(ours.state_dict(), strict=not LLAMAS[name].tied)

@@ -9,7 +9,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from anytrain.errors import UserError
 from anytrain.models.decoder import Decoder
-from anytrain.models.huggingface import end_of_text, read_directory, write_directory
+from anytrain.models.description import end_of_text
+from anytrain.models.huggingface import read_directory, write_directory
 from anytrain.models.shape import DecoderShape
 
 

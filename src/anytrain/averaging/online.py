@@ -65,6 +65,15 @@ def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor.detach()
 
 
+def schedule_free(y: Tensor, z: Tensor, beta1: float) -> Tensor:
+    """x = y + (1 − 1/β₁)(z − y), since y = (1 − β₁)z + β₁x (arXiv:2405.15682, algorithm 1).
+
+    y are the live weights, z the optimizer's fast ones. The `schedulefree` package's `eval()`
+    writes x over y and its `train()` takes it back, which changes bits; this is a new tensor.
+    """
+    return torch.lerp(y, z, 1.0 - 1.0 / beta1)
+
+
 @contextlib.contextmanager
 def swapped(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
     """Inside, the model has the values of `tensors` (canonical names); restored on every exit."""

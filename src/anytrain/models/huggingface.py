@@ -1,53 +1,17 @@
 """A model as a Hugging Face directory: written whole or not at all, read without transformers."""
 
-import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from anytrain.errors import UserError
-from anytrain.files import sync
+from anytrain.files import appearing
+from anytrain.models.description import read_config, shape_of, write_description
 from anytrain.models.shape import DecoderShape
 from anytrain.models.tensors import TensorFiles, write_tensors
-
-Json = dict[str, Any]
-
-# what a release of our own shape carries, for transformers to run
-_CODE = ("modeling_anytrain.py", "decoder.py", "cross_entropy.py", "shape.py")
-
-# Llama's config.json against DecoderShape
-_LLAMA = {
-    "num_hidden_layers": "layers",
-    "hidden_size": "width",
-    "num_attention_heads": "heads",
-    "vocab_size": "vocab",
-    "num_key_value_heads": "kv_heads",
-    "intermediate_size": "mlp",
-    "head_dim": "head_dim",
-    "max_position_embeddings": "context",
-    "rms_norm_eps": "norm_eps",
-    "tie_word_embeddings": "tied",
-}
-
-# what LlamaForCausalLM can do and our decoder cannot, with the one value that is ours
-_ONLY: Json = {
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "partial_rotary_factor": 1.0,
-    "quantization_config": None,
-}
-
-
-# --- writing --------------------------------------------------------------------------------------
 
 
 def write_directory(
@@ -67,79 +31,17 @@ def write_directory(
     The directory appears under its name when it is complete and on the disk. Raises `UserError`
     when something is there already, and when tensors or tokenizer do not fit the shape.
     """
-    with _appearing(out) as draft:
-        _write_json(draft / "config.json", config_of(shape, eot=eot, dtype=dtype))
-        end = {"bos_token_id": None, "eos_token_id": eot, "pad_token_id": eot}
-        cache = {} if shape.is_llama else {"use_cache": False}
-        _write_json(draft / "generation_config.json", {**end, **cache, **(generation or {})})
-        if not shape.is_llama:
-            for name in _CODE:
-                shutil.copyfile(Path(__file__).parent / name, draft / name)
-        if tokenizer is not None:
-            _write_tokenizer(draft, tokenizer, shape, eot)
-        if card is not None:
-            (draft / "README.md").write_text(card, encoding="utf-8")
+    with appearing(out) as draft:
+        write_description(
+            draft,
+            shape,
+            tokenizer=tokenizer,
+            eot=eot,
+            dtype=str(dtype).removeprefix("torch."),
+            card=card,
+            generation=generation,
+        )
         write_tensors(draft, _fitting(tensors, shape), dtype, max_shard_bytes)
-
-
-def config_of(shape: DecoderShape, *, eot: int | None, dtype: torch.dtype) -> Json:
-    """config.json: Llama's where Llama computes the same, else the shape and where its code is."""
-    common = {
-        "dtype": str(dtype).removeprefix("torch."),
-        "bos_token_id": None,  # Llama's defaults are 1 and 2, so absent would not be none
-        "eos_token_id": eot,
-        "pad_token_id": None,
-    }
-    shape = shape.resolved()
-    if not shape.is_llama:
-        code = "modeling_anytrain"
-        return {
-            "architectures": ["AnytrainForCausalLM"],
-            "model_type": "anytrain",
-            "auto_map": {
-                "AutoConfig": f"{code}.AnytrainConfig",
-                "AutoModelForCausalLM": f"{code}.AnytrainForCausalLM",
-            },
-            **common,
-            "use_cache": False,
-            "tie_word_embeddings": shape.tied,
-            **asdict(shape),
-        }
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        **common,
-        **{key: getattr(shape, name) for key, name in _LLAMA.items()},
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "rope_theta": shape.rope_theta,  # transformers 5 reads this older form too
-        "initializer_range": 0.02,
-    }
-
-
-def _write_tokenizer(draft: Path, source: Path, shape: DecoderShape, eot: int | None) -> None:
-    file = source / "tokenizer.json" if source.is_dir() else source
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises plain Exception
-        raise UserError(f"{file} is not a tokenizer.json: {error}") from error
-    size = tokenizer.get_vocab_size()
-    if size > shape.tokens:
-        raise UserError(f"{file} has {size} tokens, the model's vocab is {shape.tokens}")
-    end = None if eot is None else tokenizer.id_to_token(eot)
-    if eot is not None and end is None:
-        raise UserError(f"{file} has no token {eot}, the end-of-text token of the corpus")
-    shutil.copyfile(file, draft / "tokenizer.json")
-    special = {} if end is None else {"eos_token": end, "pad_token": end}
-    _write_json(draft / "special_tokens_map.json", special)
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": shape.context,
-        "clean_up_tokenization_spaces": False,
-        **special,
-    }
-    _write_json(draft / "tokenizer_config.json", config)
 
 
 def _fitting(
@@ -157,35 +59,6 @@ def _fitting(
         raise UserError(f"tensor {next(iter(missing))!r} is missing ({len(missing)} are)")
 
 
-@contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """A draft directory that becomes `out` if all goes well and vanishes otherwise."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already; a new name or an empty directory is valid")
-    draft: Path | None = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        draft.chmod(0o755)  # mkdtemp's is for the owner alone
-        yield draft
-        for path in [*draft.iterdir(), draft]:
-            sync(path)
-        draft.rename(out)  # replaces an empty directory
-        sync(out.parent)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error}") from error
-    finally:
-        if draft is not None:
-            shutil.rmtree(draft, ignore_errors=True)
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-# --- reading --------------------------------------------------------------------------------------
-
-
 def read_directory(path: Path) -> tuple[DecoderShape, TensorFiles]:
     """The shape and the weights, each tensor read when it is asked for.
 
@@ -196,68 +69,3 @@ def read_directory(path: Path) -> tuple[DecoderShape, TensorFiles]:
     tensors = TensorFiles(path)
     tensors.check(shape.tensors(), path)
     return shape, tensors
-
-
-def end_of_text(path: Path) -> int | None:
-    """The token after which the directory's model stops, the first where it names several."""
-    eot = read_config(path).get("eos_token_id")
-    return eot[0] if isinstance(eot, list) else eot
-
-
-def read_config(path: Path) -> Json:
-    """config.json of a model directory."""
-    file = path / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not a model directory: it has no config.json") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read as JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{file} is not a JSON object")
-    return config
-
-
-def shape_of(config: Json, file: Path) -> DecoderShape:
-    """The shape that a config.json describes; `file` names it in errors."""
-    kind = config.get("model_type")
-    try:
-        if kind == "anytrain":
-            names = {f.name for f in fields(DecoderShape)}
-            shape = DecoderShape(**{k: v for k, v in config.items() if k in names})
-        elif kind == "llama":
-            shape = _llama_shape(config, file)
-        else:
-            raise UserError(f"{file}: model_type = {kind!r}; valid are 'llama' and 'anytrain'")
-        shape.tensors()  # a model that exists has a vocabulary
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{file}: {error}") from error
-    return shape
-
-
-def _llama_shape(config: Json, file: Path) -> DecoderShape:
-    for key, valid in _ONLY.items():
-        if config.get(key, valid) != valid:
-            raise UserError(f"{file}: {key} = {config[key]!r}; {valid!r} is valid")
-    for key in ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"):
-        if key not in config:
-            raise UserError(f"{file} has no {key}")
-    # absent keys have Llama's defaults, which are not all ours
-    defaults = {"intermediate_size": 11008, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6}
-    values: Json = {name: {**defaults, **config}.get(key) for key, name in _LLAMA.items()}
-    values["tied"] = bool(values["tied"])
-    return DecoderShape(**values, rope_theta=_theta(config, file))
-
-
-def _theta(config: Json, file: Path) -> float:
-    """rope_theta in either form: a key of its own, or inside transformers 5's rope_parameters."""
-    theta = config.get("rope_theta", 10000.0)
-    for key in ("rope_scaling", "rope_parameters"):
-        rope = config.get(key) or {}
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind != "default":
-            raise UserError(f"{file}: {key} = {rope!r}; rope_type 'default' is valid")
-        theta = rope.get("rope_theta", theta)
-    return float(theta)
