@@ -99,6 +99,7 @@ def answer(found: "Frontier") -> dict[str, Any]:
 def write(found: "Frontier", out: Path, command: str) -> list[Path]:
     """Write the five files; a missing extra or an empty run is said before anything is made."""
     from anytrain.errors import UserError
+    from anytrain.files import write_atomic
     from anytrain.study import figures, table
     from anytrain.study.page import page
 
@@ -115,18 +116,7 @@ def write(found: "Frontier", out: Path, command: str) -> list[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            _write(out / name, content)
+            write_atomic(out / name, content)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}") from error
     return [out / name for name in files]
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    from anytrain.files import write_atomic
-
-    if isinstance(content, str):
-        write_atomic(path, content)
-        return
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_bytes(content)
-    aside.replace(path)

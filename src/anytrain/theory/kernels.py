@@ -64,17 +64,16 @@ def _live(
     risk: Array,
     source: Array,
     s: Array,
-    mu: Array,
     rate: float,
-    square: float,
+    per: float,  # η²/B
     incoming: float,
 ) -> float:
-    """s and μ of one tile, in place; returns its part of q."""
+    """s of one tile, in place; returns its part of q."""
     part = 0.0
     for i in range(lam.shape[0]):
         x = lam[i]
-        s[i] = (1.0 + x * (square * x - 2.0 * rate)) * s[i] + incoming * source[i]
-        mu[i] *= 1.0 - rate * x
+        keep = 1.0 - rate * x  # squared as it is: at ηλ = 1 and a large batch the square is all
+        s[i] = (keep * keep + per * x * x) * s[i] + incoming * source[i]
         part += risk[i] * s[i]
     return part
 
@@ -83,16 +82,14 @@ def _live(
 def _averages(
     lam: Array,
     s: Array,
-    mu: Array,
     cross: Array,
     second: Array,
     between: Array,
-    means: Array,
     pairs: Integers,
     rate: float,
     rhos: Array,
 ) -> None:
-    """D of every pair, then A, C and the mean of every average, of one tile."""
+    """D of every pair, then A and C of every average, of one tile."""
     for p in range(pairs.shape[0]):
         k, j = pairs[p, 0], pairs[p, 1]
         a, b, d = rhos[k], rhos[j], between[p]
@@ -102,13 +99,26 @@ def _averages(
             kept = (1.0 - a) * (1.0 - b) * d[i]
             d[i] = kept + crossed * (1.0 - rate * lam[i]) + a * b * s[i]
     for k in range(rhos.shape[0]):
-        rho, c, own, mean = rhos[k], cross[k], second[k], means[k]
+        rho, c, own = rhos[k], cross[k], second[k]
         for i in range(lam.shape[0]):
             moved = (1.0 - rate * lam[i]) * c[i]
             own[i] = (1.0 - rho) * ((1.0 - rho) * own[i] + 2.0 * rho * moved) + rho * rho * s[i]
             c[i] = (1.0 - rho) * moved + rho * s[i]
-        for i in range(lam.shape[0]):  # apart: with six arrays in one loop LLVM does not vectorise
-            mean[i] += rho * (mu[i] - mean[i])
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _means(lam: Array, mu: Array, means: Array, eta: Array, rho: Array) -> None:
+    """μ and the mean of every average over a few steps: no coordinate needs another one's."""
+    for low in range(0, lam.shape[0], TILE):
+        x, now = lam[low : low + TILE], mu[low : low + TILE]
+        for t in range(eta.shape[0]):
+            rate = eta[t]
+            for i in range(x.shape[0]):
+                now[i] *= 1.0 - rate * x[i]
+            for k in range(means.shape[0]):
+                mean, share = means[k, low : low + TILE], rho[t, k]
+                for i in range(x.shape[0]):
+                    mean[i] += share * (now[i] - mean[i])
 
 
 @njit(cache=True, nogil=True)
@@ -176,31 +186,23 @@ def sgd(
     between, means = np.empty((tiles, p_count, size)), np.empty((tiles, count, size))
     for j in range(tiles):
         cross[j], second[j], between[j], means[j] = s[j], s[j], s[j], mu[j]
-    q, row = _dot(weight, start), 0
+    q, row, behind = _dot(weight, start), 0, 0  # `behind`: the step that the means are at
     for t in range(eta.shape[0] + 1):
         if t > 0:
             rate, rhos = eta[t - 1], rho[t - 1]
             per = rate * rate / batch
-            square, incoming = rate * rate + per, per * (q + noise)
+            incoming = per * (q + noise)
             q = 0.0
             for j in range(tiles):
-                x, now, mean_now = lam[j], s[j], mu[j]
-                q += _live(x, risk[j], source[j], now, mean_now, rate, square, incoming)
+                q += _live(lam[j], risk[j], source[j], s[j], rate, per, incoming)
                 if count:
-                    _averages(
-                        x,
-                        now,
-                        mean_now,
-                        cross[j],
-                        second[j],
-                        between[j],
-                        means[j],
-                        pairs,
-                        rate,
-                        rhos,
-                    )
+                    _averages(lam[j], s[j], cross[j], second[j], between[j], pairs, rate, rhos)
             if not q < limit:
                 return t
+            if t % EVERY == 0 or (row < len(at) and at[row] == t):
+                for j in range(tiles):
+                    _means(lam[j], mu[j], means[j], eta[behind:t], rho[behind:t])
+                behind = t
             if t % EVERY == 0:
                 _flush(s.reshape(-1))
                 _flush(mu.reshape(-1))

@@ -6,7 +6,7 @@ risk["ema25"]           # ½ Σ λ E[(w̄ − w*)²] at steps 1,000 and 2,000
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from typing import Literal
 
 import numpy as np
@@ -45,7 +45,7 @@ class Risk:
     bias: Mapping[str, Array]  # the risk of the mean iterate
     method: Literal["exact", "compressed"]
     states: int  # coordinates that stood for the spectrum
-    bound: float  # on the relative error of the compression, over `at` and the names; 0 if exact
+    bound: float  # on the compression's error of total and bias, relative to the total; 0 if exact
     variance: Mapping[str, Array] = field(init=False)  # the rest
 
     def __post_init__(self) -> None:
@@ -87,28 +87,29 @@ def simulate(
     eta = rates_along(schedule, steps)
     _check_stability(problem, eta, batch)
     reading = _reading(rules or {}, combinations or {}, optimizer, steps)
-    limit = GROWTH * max(scale(problem).start, problem.noise)
+    limit = GROWTH * max(scale(problem).start, problem.noise) or inf  # nothing there that grows
     walk = Walk(eta, float(batch), problem.noise, np.array(moments, dtype=np.int64), limit)
 
-    def run(system: System) -> tuple[dict[str, Array], dict[str, Array]]:
+    def run(system: System) -> Array:
         tables = np.zeros((2, len(moments), len(next(iter(reading.columns.values())))))
         step = reading.run(system, walk, tables[0], tables[1])
         if step:
             raise Diverged(step, eta[step - 1], stability_limit(problem, batch), batch)
-        total, mean = 0.5 * tables
-        names = reading.columns.items()
-        return {n: total @ c for n, c in names}, {n: mean @ c for n, c in names}
+        return 0.5 * tables
+
+    def risk(tables: Array, used: Literal["exact", "compressed"], states: int, off: float) -> Risk:
+        total, bias = ({n: t @ c for n, c in reading.columns.items()} for t in tables)
+        return Risk(moments, total, bias, used, states, off)
 
     if method != "exact":
-        lower, upper = compressed(problem, float(eta.sum()))
+        lower, upper = compressed(problem, eta)
         count = lower.eigenvalues.size
         if method == "compressed" or 2 * count < problem.eigenvalues.size:
-            total, bias = run(lower)
-            bound = _distance(total, run(upper)[0])
-            if method == "compressed" or bound <= BOUND:
-                return Risk(moments, total, bias, "compressed", count, bound)
-    total, bias = run(exact(problem))
-    return Risk(moments, total, bias, "exact", problem.eigenvalues.size, 0.0)
+            tables = run(lower)
+            off = reading.doubt * _bound(tables, run(upper), reading.columns)
+            if method == "compressed" or off <= BOUND:
+                return risk(tables, "compressed", count, off)
+    return risk(run(exact(problem)), "exact", problem.eigenvalues.size, 0.0)
 
 
 def _reading(
@@ -149,9 +150,13 @@ def _check_stability(problem: Regression, eta: Array, batch: float) -> None:
     raise Diverged(first + 1, eta[first], limit, batch)
 
 
-def _distance(lower: Mapping[str, Array], upper: Mapping[str, Array]) -> float:
-    """The largest relative difference between the two runs, over every step and name."""
-    gaps = [
-        np.abs(upper[name] - low) / np.maximum(np.abs(low), 1e-300) for name, low in lower.items()
-    ]
-    return float(np.max(gaps, initial=0.0))
+def _bound(lower: Array, upper: Array, columns: Mapping[str, Array]) -> float:
+    """The largest distance between two runs' tables (2, M, R), relative to the total.
+
+    Every column is bracketed, so a form's distance is that of its terms, whatever their signs.
+    """
+    apart, worst = np.abs(upper - lower), 0.0
+    for form in columns.values():
+        total = np.maximum(lower[0] @ form, 1e-300)
+        worst = max(worst, float(np.max(apart @ np.abs(form) / total, initial=0.0)))
+    return worst
