@@ -22,9 +22,11 @@ TABLES: dict[str, Any] = {
     "optimizer": config.Optimizer,
     "evaluate": config.Evaluate,
     "checkpoint": config.Keep,
+    "snapshots": config.Snapshots,
     "log": config.Log,
 }
-NESTED = {"model", "data", "train", "optimizer", "evaluate", "checkpoint", "log", "prepare"}
+NESTED = {"model", "data", "train", "optimizer", "evaluate", "checkpoint", "log", "prepare",
+          "snapshots"}  # fmt: skip
 
 
 def rows(cls: Any) -> list[tuple[str, str, str]]:
@@ -56,9 +58,9 @@ def page() -> str:
         "`2000-steps`, `20M-tokens` or `10min`. This page is written by",
         "`python docs/make_recipe_page.py` from the code.",
         "",
-        "On resume `averages`, `log`, `evaluate` (but `evaluate.tokens`), `checkpoint`, `unit`,",
-        "`name` and `train.batch` may change, `model` and `train.context` never, the rest in a",
-        "fork.",
+        "On resume `averages`, `log`, `evaluate` (but `evaluate.tokens`), `checkpoint`,",
+        "`snapshots`, `unit`, `name` and `train.batch` may change, `model` and `train.context`",
+        "never, the rest in a fork.",
         "",
     ]
     for name, cls in TABLES.items():

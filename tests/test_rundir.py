@@ -204,7 +204,7 @@ DAMAGES = {
     "truncated": r"state\.json has 10 bytes, its manifest says 11",
     "altered": r"state\.json was altered: its checksum",
     "format": "format 99; this version reads 1",
-    "outside": "outside the checkpoint",
+    "outside": "names .*, outside it",
 }
 
 

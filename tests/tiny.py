@@ -131,6 +131,12 @@ def steps_kept(run: Path) -> list[int]:
     return [found.step for found in RunDir(run).checkpoints()]
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file in a directory, but the lock of a run."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*")
+            if path.is_file() and path.name != "lock"}  # fmt: skip
+
+
 def at(run: Path, step: int) -> Checkpoint:
     """The checkpoint of a step, which is there."""
     return next(found for found in RunDir(run).checkpoints() if found.step == step)

@@ -5,6 +5,7 @@
     RUN/metrics.jsonl               one record a line (units: docs/metrics.md)
     RUN/events.jsonl                starts, stops, changed settings, recoveries
     RUN/checkpoints/step-000002000/ manifest.json, state.json, *.safetensors
+    RUN/snapshots/step-000001585/   manifest.json, track-SIGMA.safetensors; where the recipe asks
     RUN/lock                        held by the one process that trains
 
 No torch: a status or a table is printed without waiting for it.
@@ -21,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from anytrain.errors import UserError
 from anytrain.files import Record, append_line, read_json, read_lines, sha256
@@ -30,19 +31,19 @@ from anytrain.grammar import Quantity, short_count
 FORMAT = 1
 
 
-# --- checkpoints -----------------------------------------------------------------------------
+# --- checkpoints and snapshots ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """One complete checkpoint directory: it has a manifest, written last."""
+class Stored:
+    """One complete directory of a step: it has a manifest, written last."""
 
     path: Path
     step: int
 
     @cached_property
     def manifest(self) -> Record:
-        """Counters, files with sizes and checksums, and the names of the weights inside."""
+        """Counters, files with sizes and checksums, and what is inside."""
         manifest = read_json(self.path / "manifest.json")
         if manifest.get("format") != FORMAT:
             raise UserError(
@@ -56,25 +57,15 @@ class Checkpoint:
         return int(self.manifest["tokens"])
 
     @property
-    def weights(self) -> list[str]:
-        """`raw` and the averages it holds."""
-        return list(self.manifest["weights"])
-
-    @property
     def bytes(self) -> int:
         return sum(int(entry["bytes"]) for entry in self.manifest["files"].values())
-
-    @cached_property
-    def state(self) -> Record:
-        """Counters and everything else that is not a tensor."""
-        return read_json(self.path / "state.json")
 
     def verify(self, *, checksums: bool = True) -> None:
         """Raise a UserError naming the first file that is missing, truncated or altered."""
         for name, entry in self.manifest["files"].items():
             path = self.path / name
             if Path(name).name != name:
-                raise UserError(f"{self.path}: its manifest names {name!r}, outside the checkpoint")
+                raise UserError(f"{self.path}: its manifest names {name!r}, outside it")
             if not path.is_file():
                 raise UserError(f"{path} is missing")
             if path.stat().st_size != entry["bytes"]:
@@ -83,6 +74,33 @@ class Checkpoint:
                 )
             if checksums and sha256(path) != entry["sha256"]:
                 raise UserError(f"{path} was altered: its checksum is not the manifest's")
+
+
+S = TypeVar("S", bound=Stored)
+
+
+def stored(root: Path, kind: type[S]) -> list[S]:
+    """The complete ones in a directory, oldest first."""
+    found = []
+    for path in root.glob("step-*"):
+        match = re.fullmatch(r"step-(\d+)", path.name)
+        if match and (path / "manifest.json").is_file():
+            found.append(kind(path, int(match[1])))
+    return sorted(found, key=lambda one: one.step)
+
+
+class Checkpoint(Stored):
+    """The complete state of a run after a step."""
+
+    @property
+    def weights(self) -> list[str]:
+        """`raw` and the averages it holds."""
+        return list(self.manifest["weights"])
+
+    @cached_property
+    def state(self) -> Record:
+        """Counters and everything else that is not a tensor."""
+        return read_json(self.path / "state.json")
 
     @contextlib.contextmanager
     def pinned(self) -> Iterator["Checkpoint"]:
@@ -189,12 +207,14 @@ class RunDir:
 
     def checkpoints(self) -> list[Checkpoint]:
         """Complete checkpoints, oldest first."""
-        found = []
-        for path in self.checkpoint_root.glob("step-*"):
-            match = re.fullmatch(r"step-(\d+)", path.name)
-            if match and (path / "manifest.json").is_file():
-                found.append(Checkpoint(path, int(match[1])))
-        return sorted(found, key=lambda checkpoint: checkpoint.step)
+        return stored(self.checkpoint_root, Checkpoint)
+
+    @property
+    def snapshot_root(self) -> Path:
+        return self.path / "snapshots"
+
+    def snapshot_path(self, step: int) -> Path:
+        return self.snapshot_root / f"step-{step:09d}"
 
     def find(self, when: Quantity | str) -> Checkpoint:
         """The checkpoint at a moment; where there is none, an error lists the nearest ones."""

@@ -14,6 +14,7 @@ from tiny import (
     differing,
     evaluations,
     events,
+    files,
     losses,
     saved_bits,
     steps_kept,
@@ -38,11 +39,6 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "fork"
 
 
-def everything(path: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*")
-            if p.is_file() and p.name != "lock"}  # fmt: skip
-
-
 def parameters(run: Path, step: int) -> dict[str, object]:
     found = saved_bits(run, step)
     return {name: bits for name, bits in found.items() if not name.startswith("state/")}
@@ -52,10 +48,10 @@ def parameters(run: Path, step: int) -> dict[str, object]:
 
 
 def test_a_fork_begins_where_the_run_was(trunk: Path, out: Path) -> None:
-    before = everything(trunk)
+    before = files(trunk)
     said = cli("fork", f"{trunk}@9", "--out", out, "schedule.peak=3e-3", "optimizer.beta2=0.99")
     assert said.code == 0, said.err
-    assert everything(trunk) == before  # nothing of the old run changes
+    assert files(trunk) == before  # nothing of the old run changes
     found = RunDir(out)
     assert steps_kept(out) == [9]
     assert differing(saved_bits(out, 9), saved_bits(trunk, 9)) == []
@@ -71,7 +67,7 @@ def test_a_fork_begins_where_the_run_was(trunk: Path, out: Path) -> None:
     assert list(losses(out)) == [10, 11]
     assert losses(out)[10] == losses(trunk)[10]  # the same batch and weights: the rate comes after
     assert losses(out)[11] != losses(trunk)[11]
-    assert everything(trunk) == before
+    assert files(trunk) == before
 
 
 def test_an_unchanged_fork_is_the_same_run(trunk: Path, out: Path) -> None:
@@ -264,14 +260,14 @@ def test_a_moment_without_a_checkpoint_is_replayed(
     assert cli("train", recipe, "--run", tmp_path / "t", "--until", "12").code == 0
     original = parameters(tmp_path / "t", 6)
     shutil.rmtree(at(tmp_path / "t", 6).path)
-    before = everything(tmp_path / "t")
+    before = files(tmp_path / "t")
     said = cli("fork", f"{tmp_path / 't'}@{when}", "--out", out)
     assert said.code == 0, said.err
     assert "replaying about" in said.err
     assert "FLOPs) from step 0" in said.err
     assert steps_kept(out) == [6]
     assert differing(parameters(out, 6), original) == []
-    assert everything(tmp_path / "t") == before
+    assert files(tmp_path / "t") == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["fork", "r.toml", "t"]
     assert cli("train", "--run", out, "--until", "12").code == 0
     assert differing(parameters(out, 12), parameters(tmp_path / "t", 12)) == []

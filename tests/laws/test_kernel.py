@@ -1,4 +1,4 @@
-"""Kernel: the running average = `weights(rule, T)` applied by hand to the iterates.
+"""Kernel: the running average = `weights(rule, T)` applied by hand to the iterates = the simulator.
 
 Weights are compared in float64. Tensors: the recursion rounds once or twice a step, to 2^-24 of
 the largest number in play, and every later step shrinks an error that is there. So after T steps
@@ -6,6 +6,7 @@ a fp32 average is within 2·T·2^-24·max|w| of the exact one.
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import nn
 
 from anytrain.averaging import Averages, canonical_tensors
 from anytrain.rules import AnytimeEma, Rule, Uniform, weights
+from anytrain.theory import Spectrum, simulate, stability_limit
 from cases import RULES
 from tiny import Tiny, recipe, specs
 
@@ -122,3 +124,36 @@ def test_a_training_run(corpus: Path) -> None:
 def _flat(tiny: Tiny) -> NDArray[np.float64]:
     live = canonical_tensors(tiny.run.model).values()
     return np.concatenate([tensor.detach().double().numpy().ravel() for tensor in live])
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_the_simulator(batch: int) -> None:
+    """Risk of an average = cᵀMc, M_su = ½ Σ λ E[e_s e_u] of the iterates, c = weights(rule, T).
+
+    For s <= u, E[e_s e_u] = E[e_s²] ∏_{s < r <= u} (1 − η_r λ).
+    """
+    problem = Spectrum([1.0, 0.3, 0.3, 0.02], [1.0, 0.5, -2.0, 3.0], noise=0.2)
+    eta = 0.9 * stability_limit(problem, batch) * np.array(VARYING) / max(VARYING)
+    lam, s = problem.eigenvalues, problem.target_squared
+    matrix = np.zeros((T + 1, T + 1, lam.size))
+    for u in range(T + 1):
+        if u:
+            keep, per = 1 - eta[u - 1] * lam, eta[u - 1] ** 2 / batch
+            s = keep**2 * s + per * (lam**2 * s + lam * (lam @ s + problem.noise))
+            matrix[u, :u] = matrix[:u, u] = keep * matrix[u - 1, :u]
+        matrix[u, u] = s
+    moments = 0.5 * matrix @ lam
+    pairs = {f"{one} − {two}": {one: 1.7, two: -0.7} for one, two in combinations(RULES, 2)}
+    pairs["beyond"] = {"last": -0.4, "ema": 0.4, "uniform": 1.0}
+    at = [1, T // 2, T]
+    risk = simulate(
+        problem, eta, RULES, steps=T, batch=batch, at=at, combinations=pairs, method="exact"
+    )
+    for row, t in enumerate(at):
+        kernels = {name: weights(rule, t) for name, rule in RULES.items()}
+        kernels["last"] = np.eye(t + 1)[t]
+        every = {**{name: {name: 1.0} for name in kernels}, **pairs}
+        for name, parts in every.items():
+            c = sum(x * kernels[part] for part, x in parts.items())
+            expected = c @ moments[: t + 1, : t + 1] @ c
+            assert risk[name][row] == pytest.approx(expected, rel=1e-11), (name, t)

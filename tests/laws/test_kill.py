@@ -16,17 +16,28 @@ import pytest
 
 from anytrain.rundir import RunDir
 from cases import OPTIMIZERS, RULES
-from tiny import cli, differing, evaluations, events, losses, saved_bits, specs, write_recipe
+from tiny import (
+    cli,
+    differing,
+    evaluations,
+    events,
+    files,
+    losses,
+    saved_bits,
+    specs,
+    write_recipe,
+)
 
 PATIENCE = 120  # seconds, for a process to get anywhere
 
 
 def killed(command: list[str], run: Path, wait: float) -> bool:
     """Start, kill `wait` seconds after its first new step; False where it ended before that."""
-    before = metrics_size(run)
+    low = metrics_size(run)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + PATIENCE
-    while metrics_size(run) == before and process.poll() is None:
+    while (size := metrics_size(run)) <= low and process.poll() is None:
+        low = size  # it shrinks first: what the last kill lost is cut away
         assert time.monotonic() < deadline, "no step was taken"
         time.sleep(0.002)
     time.sleep(wait)
@@ -51,6 +62,7 @@ def battery(
         averages=specs(RULES),
         checkpoint={"every": "3-steps", "newest": 2},
         train={"batch": 4, "context": 16, "micro_batch": 2},
+        snapshots={},
     )
     run, calm = tmp_path / "killed", tmp_path / "calm"
     command = [sys.executable, "-m", "anytrain", "train", str(toml), "--run", str(run),
@@ -74,6 +86,7 @@ def battery(
                 assert ours[step][key] == theirs[step][key], f"seed {seed}: {step} {key}"
     left = {path.name for path in RunDir(run).checkpoint_root.iterdir()}
     assert not [name for name in left if name.startswith(".")], f"seed {seed}: {left}"
+    assert files(run / "snapshots") == files(calm / "snapshots"), f"seed {seed}"
 
 
 def test_killed_twice(corpus: Path, tmp_path: Path) -> None:

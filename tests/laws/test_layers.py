@@ -21,6 +21,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "rundir",
         "versions",
         "evaluations",
+        "layout",
+        "headers",
+        "pickles",
+        "foreign",
         "origins",
         "weights",
         "averaging",
@@ -28,8 +32,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "data",
         "curvature",
     ),
-    ("training", "posttrain", "release"),
-    ("study", "integrations", "cli", "recipes"),
+    ("training", "posttrain", "release", "merging"),
+    ("study", "selection", "integrations", "cli", "recipes"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -40,9 +44,10 @@ BY_NAME = {"cli/main.py", "data/__init__.py", "grammar.py"}
 WITHOUT_TORCH = (
     *("anytrain", "anytrain.errors", "anytrain.grammar", "anytrain.schedules", "anytrain.rules"),
     *("anytrain.testing", "anytrain.rundir", "anytrain.data", "anytrain.data.stream"),
-    *("anytrain.training.config", "anytrain.training.recipes"),
+    *("anytrain.training.config", "anytrain.training.recipes", "anytrain.averaging.snapshots"),
     *("anytrain.cli.main", "anytrain.cli.status", "anytrain.cli.report", "anytrain.cli.train"),
-    *("anytrain.cli.fork", "anytrain.cli.prepare"),
+    *("anytrain.cli.fork", "anytrain.cli.prepare", "anytrain.cli.merge"),
+    *("anytrain.merging", "anytrain.averaging.merge", "anytrain.foreign", "anytrain.origins"),
 )
 
 
@@ -185,7 +190,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
 @pytest.mark.parametrize(
     "verb",
     ["--help", "--version", "help", "status {run}", "status {run} --json", "report {run}",
-     "report {run} --json", "train --help", "fork --help"],
+     "report {run} --json", "train --help", "fork --help", "merge --help",
+     "merge {run} --dry-run", "merge {run}@1..9 --dry-run --json"],
 )  # fmt: skip
 def test_verbs_that_load_no_torch(verb: str, run: Path) -> None:
     code = (

@@ -233,6 +233,8 @@ def _disk_lines(disk: dict[str, Any]) -> list[str]:
     text = f"{disk['checkpoints']} checkpoints, {size(disk['bytes'])}"
     if disk["cap"]:
         text += f" of at most {size(disk['cap'])}"
+    if disk["snapshots"]:
+        text += f" · snapshots, {size(disk['snapshots'])}"
     text += f" · {size(disk['free'])} free"
     if disk["per_day"]:
         text += f" · {size(disk['per_day'])} a day at this pace"

@@ -3,9 +3,10 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log2
+from math import log2, log10
 from pathlib import Path
 
+from anytrain.averaging.snapshots import snapshots
 from anytrain.errors import UserError
 from anytrain.files import Record, read_json
 from anytrain.rundir import Checkpoint, RunDir
@@ -90,19 +91,21 @@ def samples_at(now: Position, checkpoints: Sequence[Checkpoint], context: int) -
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes, and how they grow. Kept checkpoints are log-spaced: growth slows as a run gets old."""
+    """Bytes, and how they grow. What is kept is log-spaced: growth slows as a run gets old."""
 
     checkpoints: int
     bytes: int
+    snapshots: int  # bytes
     free: int  # bytes, on the run's filesystem
-    per_day: float | None  # bytes, of checkpoints that stay and of metrics, at the present rate
+    per_day: float | None  # bytes, of what stays and of metrics, at the present rate
     cap: int | None  # bytes, `checkpoint.disk`
 
 
 def disk(run: RunDir, checkpoints: Sequence[Checkpoint], now: Position, recipe: Record) -> Disk:
     """Growth over the next day at the present rate: two checkpoints stay for each doubling of
-    the tokens, and metrics grow as they did."""
+    the tokens, snapshots are log-spaced, and metrics grow as they did."""
     sizes = [c.bytes for c in checkpoints]
+    taken = [s.bytes for s in snapshots(run)]
     per_day = None
     if now.tokens_per_second and now.tokens:
         in_a_day = now.tokens_per_second * DAY  # tokens
@@ -110,9 +113,12 @@ def disk(run: RunDir, checkpoints: Sequence[Checkpoint], now: Position, recipe: 
         metrics = run.path / "metrics.jsonl"
         lines = metrics.stat().st_size if metrics.exists() else 0
         per_day = 2 * doublings * (sizes[-1] if sizes else 0) + lines * in_a_day / now.tokens
+        if taken and (table := recipe.get("snapshots")):
+            per_day += table["per_decade"] * log10(1 + in_a_day / now.tokens) * taken[-1]
     return Disk(
         len(sizes),
         sum(sizes),
+        sum(taken),
         shutil.disk_usage(run.path).free,
         per_day,
         recipe.get("checkpoint", {}).get("disk"),

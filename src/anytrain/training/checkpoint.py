@@ -5,12 +5,13 @@ safetensors storage; counters and settings are JSON beside them. A checkpoint is
 synced, and renamed; its manifest has the size and checksum of every file. No pickle anywhere.
 """
 
+import contextlib
 import errno
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,24 +40,51 @@ def save(run: Run, rundir: RunDir) -> Checkpoint:
     final = rundir.checkpoint_path(run.clock.step)
     if _is_whole(final, run.clock.step):
         return Checkpoint(final, run.clock.step)
-    aside = final.with_name(f".writing-{final.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     try:
-        tensors, state = run.tensors(), run.state()
-        _write_tensors(aside, tensors)
-        (aside / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-        _write_manifest(aside, run)
-        if final.exists():  # a damaged one that a resume stepped over
-            shutil.rmtree(final)
-        aside.rename(final)
-        sync(final.parent)
+        with written(final) as aside:
+            tensors, state = run.tensors(), run.state()
+            _write_tensors(aside, tensors)
+            (aside / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+            _write_manifest(aside, run)
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"{rundir.path}: the disk is full; {last_good(rundir)}") from error
         raise
     return Checkpoint(final, run.clock.step)
+
+
+@contextlib.contextmanager
+def written(final: Path) -> Iterator[Path]:
+    """A draft beside `final`, to be sealed, that then takes its name; an OSError removes it."""
+    if not final.parent.exists():
+        final.parent.mkdir(parents=True)
+        sync(final.parent.parent)
+    aside = final.with_name(f".writing-{final.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+        if final.exists():  # a damaged one that a resume stepped over
+            shutil.rmtree(final)
+        aside.rename(final)
+        sync(final.parent)
+    except OSError:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def seal(folder: Path, what: Mapping[str, Any]) -> None:
+    """Sync every file of a draft, then write its manifest: `what`, and the files' checksums."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        sync(path)
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    path = folder / "manifest.json"
+    with path.open("w", encoding="utf-8") as file:
+        json.dump({"format": FORMAT, **what, "files": files}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    sync(folder)
 
 
 def _is_whole(path: Path, step: int) -> bool:
@@ -78,13 +106,15 @@ def last_good(rundir: RunDir) -> str:
 
 def clean(rundir: RunDir) -> None:
     """Remove what a killed process left half-written or half-deleted."""
-    for pattern in (".writing-*", ".deleting-*"):
-        for path in rundir.checkpoint_root.glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
+    for root in (rundir.checkpoint_root, rundir.snapshot_root):
+        for pattern in (".writing-*", ".deleting-*"):
+            for path in root.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """One file for each group of tensors that is read together: raw, each average, the rest."""
+    """One file for each group of tensors that is read together: raw, each average or track, the
+    rest."""
     groups: dict[str, int] = {}
     index = {name: groups.setdefault(_group(name), len(groups) + 1) for name in tensors}
     writer = HuggingFaceStorageWriter(
@@ -100,32 +130,21 @@ def _write_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 def _group(name: str) -> str:
     kind, _, rest = name.partition("/")
-    return f"average/{rest.partition('/')[0]}" if kind == "average" else kind
+    return f"{kind}/{rest.partition('/')[0]}" if kind in ("average", "track") else kind
 
 
 def _write_manifest(folder: Path, run: Run) -> None:
-    files = {}
-    for path in sorted(folder.iterdir()):
-        sync(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
     before = previous(run.clock, run.recipe)
     free = ["schedule_free"] if run.optimizer.kind == "schedule_free" else []
-    manifest = {
-        "format": FORMAT,
+    what = {
         "step": run.clock.step,
         "tokens": run.clock.tokens,
         "t": run.clock.t,
         "lr": schedules.rate(run.recipe.built_schedule(), before.t, run.clock.t),
         "weights": ["raw", *free, *run.averages.rules],
         "versions": versions(),
-        "files": files,
     }
-    path = folder / "manifest.json"
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    sync(folder)
+    seal(folder, what)
 
 
 def load(run: Run, checkpoint: Checkpoint) -> None:

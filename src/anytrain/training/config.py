@@ -17,7 +17,7 @@ from anytrain import rules as rule_book
 from anytrain import schedules
 from anytrain.grammar import Quantity, duration, moment
 from anytrain.models.shape import DecoderShape
-from anytrain.rules import Rule
+from anytrain.rules import PowerEma, Rule
 from anytrain.schedules import Schedule
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -188,6 +188,32 @@ class Keep:
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
+class Snapshots:
+    """Copies of a few power-function averages, from which any other is rebuilt afterwards.
+
+    Without this table there are none. They are no checkpoints: all stay, whatever
+    `checkpoint.disk` says.
+    """
+
+    tracks: tuple[float, ...] = (0.03, 0.10, 0.25)  # widths σ_rel, an average of `power_ema` each
+    per_decade: int = 13  # log-spaced moments for each factor of ten in steps, from the first
+    dtype: Literal["float32", "bfloat16"] = "float32"  # on the disk; the averages are fp32
+
+    def __post_init__(self) -> None:
+        if not self.tracks or len(set(self.tracks)) < len(self.tracks):
+            raise ValueError(
+                f"snapshots.tracks = {list(self.tracks)}; one or more different widths are valid"
+            )
+        for width in self.tracks:
+            try:
+                PowerEma(width)
+            except ValueError as error:
+                raise ValueError(f"snapshots.tracks: {error}") from error
+        if self.per_decade < 1:
+            raise ValueError(f"snapshots.per_decade = {self.per_decade}; 1 or more is valid")
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
 class Log:
     """Where metrics go beside metrics.jsonl."""
 
@@ -217,6 +243,7 @@ class Recipe:
     optimizer: Optimizer = Optimizer()
     evaluate: Evaluate = Evaluate()
     checkpoint: Keep = Keep()
+    snapshots: Snapshots | None = None
     log: Log = Log()
 
     def built_schedule(self) -> Schedule:
@@ -227,6 +254,16 @@ class Recipe:
         """Names to averaging rules, as objects."""
         per_step = self.train.tokens_per_step
         return {name: rule_book.rule(spec, per_step) for name, spec in self.averages.items()}
+
+    def built_tracks(self) -> dict[str, PowerEma]:
+        """The averages that snapshots are taken of; each is named by its width."""
+        widths = self.snapshots.tracks if self.snapshots else ()
+        return {repr(width): PowerEma(width) for width in widths}
+
+    @property
+    def running(self) -> int:
+        """How many copies of the weights are averaged beside them, tracks included."""
+        return len(self.averages) + len(self.built_tracks())
 
     @property
     def unit_tokens(self) -> int:

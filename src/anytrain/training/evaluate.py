@@ -45,12 +45,16 @@ def evaluate(run: Run, held_out: Tensor, names: Iterable[str]) -> dict[str, Loss
 @torch.no_grad()
 def validation_loss(run: Run, held_out: Tensor) -> Loss:
     """Mean over sequences of the mean loss of each, with the weights the model has now."""
-    losses = []
-    for part in held_out.split(run.micro_batch):  # (micro, T + 1)
-        part = part.to(run.device)
-        tokens, targets = part[:, :-1], part[:, 1:]
-        with run.autocast():
-            losses.append(run.model.losses(tokens, targets, run.documents(tokens)))
-    each = torch.cat(losses).double()  # (N,)
+    each = torch.cat([sequence_losses(run, part) for part in held_out.split(run.micro_batch)])
+    each = each.double()  # (N,)
     spread = float(each.std(correction=1)) if len(each) > 1 else 0.0
     return Loss(float(each.mean()), spread / sqrt(len(each)))
+
+
+def sequence_losses(run: Run, part: Tensor) -> Tensor:
+    """Mean loss of each of a few sequences (n, T + 1) -> (n,), with the weights of now."""
+    part = part.to(run.device)
+    tokens, targets = part[:, :-1], part[:, 1:]
+    with run.autocast():
+        losses: Tensor = run.model.losses(tokens, targets, run.documents(tokens))
+    return losses

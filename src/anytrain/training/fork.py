@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from anytrain.files import sha256, sync
 from anytrain.grammar import Quantity, WeightsName
 from anytrain.rundir import Checkpoint, RunDir
 from anytrain.schedules import Cooldown, HorizonBound, Shape
-from anytrain.training import recipes, start
+from anytrain.training import recipes, snapshot, start
 from anytrain.training.config import Recipe
 from anytrain.training.replay import checkpoint_at
 
@@ -155,6 +154,7 @@ def _create(
         path = aside.checkpoint_path(found.step)
         path.mkdir(parents=True)
         _copy_checkpoint(found, path, samples=None if same_data else 0)
+        snapshot.copy(parent, aside, found.step)
         start.create(
             aside,
             new,
@@ -178,10 +178,7 @@ def _create(
 def _copy_checkpoint(found: Checkpoint, path: Path, samples: int | None) -> None:
     """The checkpoint's files, linked where the filesystem can; other data begin at sample 0."""
     for name in [*found.manifest["files"], "manifest.json"]:
-        try:
-            os.link(found.path / name, path / name)
-        except OSError:
-            shutil.copy2(found.path / name, path / name)
+        snapshot.link(found.path / name, path / name)
     if samples is None:
         return
     state = found.state

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import ceil, log2, log10
 from pathlib import Path
 
+from anytrain.averaging.posthoc import next_moment
 from anytrain.data.shards import Corpus
 from anytrain.errors import UserError
 from anytrain.training.config import Recipe
@@ -28,12 +29,14 @@ class Plan:
     weights: int  # bytes a device, like the next four
     gradients: int
     optimizer: int
-    averages: int
+    averages: int  # the tracks of snapshots included
     activations: int
     checkpoint: int  # bytes of one
+    snapshot: int  # bytes of one; 0 where none are taken
     speed: float  # FLOP/s of one device, assumed
     month_tokens: float
     month_kept: int  # bytes of the checkpoints that stay after a month
+    month_snapshots: int  # bytes of the snapshots taken in a month: all stay
     evaluation_share: float  # of the time of the first unit, before the recipe's cap
     evaluation_cap: float
 
@@ -72,10 +75,11 @@ def plan(recipe: Recipe, devices: int = 1, speed: float = 4e14) -> Plan:
     if micro > train.batch:
         raise UserError(f"train.micro_batch = {micro} exceeds train.batch = {train.batch}")
     flops = shape.flops_per_token(train.context)
-    averages = len(recipe.averages)
+    averages = recipe.running
     optimizer = optimizer_bytes(recipe)
     checkpoint = FP32 * shape.parameters * (1 + averages) + optimizer
     month = speed * devices * MONTH / flops  # tokens
+    snapshot = snapshot_bytes(recipe)
     item = 2 if train.precision == "bf16" else FP32
     return Plan(
         parameters=shape.parameters,
@@ -92,9 +96,11 @@ def plan(recipe: Recipe, devices: int = 1, speed: float = 4e14) -> Plan:
         averages=FP32 * share * averages,
         activations=round(shape.activation_bytes_per_token(item) * train.context * micro),
         checkpoint=checkpoint,
+        snapshot=snapshot,
         speed=speed,
         month_tokens=month,
         month_kept=checkpoint * _kept(recipe, month),
+        month_snapshots=snapshot * _taken(recipe, month),
         evaluation_share=evaluation_share(recipe),
         evaluation_cap=recipe.evaluate.share,
     )
@@ -122,6 +128,25 @@ def _kept(recipe: Recipe, tokens: float) -> int:
     return 2 * doublings + recipe.checkpoint.newest + len(recipe.checkpoint.at)
 
 
+def snapshot_bytes(recipe: Recipe) -> int:
+    """One snapshot: every track, in the type it has on the disk."""
+    settings = recipe.snapshots
+    if settings is None:
+        return 0
+    item = FP32 if settings.dtype == "float32" else 2
+    return item * recipe.model.parameters * len(settings.tracks)
+
+
+def _taken(recipe: Recipe, tokens: float) -> int:
+    """Snapshots up to so many tokens: the first moments fall on the same steps."""
+    if recipe.snapshots is None:
+        return 0
+    steps, moment, count = tokens / recipe.train.tokens_per_step, 0, 0
+    while (moment := next_moment(moment, recipe.snapshots.per_decade)) <= steps:
+        count += 1
+    return count
+
+
 def evaluation_share(recipe: Recipe) -> float:
     """Time evaluating over time training in the first unit: a forward pass is a third of a step."""
     train = recipe.train
@@ -134,6 +159,8 @@ def evaluation_share(recipe: Recipe) -> float:
 def lines(made: Plan) -> list[tuple[str, str]]:
     """The plan as labelled text."""
     speed = f"{made.devices} × {made.speed / 1e12:g} TFLOP/s"
+    kept = f"{size(made.month_kept)} kept after a month ({short(made.month_tokens)} tokens)"
+    snapshots = f"{size(made.snapshot)} each, {size(made.month_snapshots)} after a month"
     return [
         ("parameters", f"{short(made.parameters)} ({short(made.non_embedding)} non-embedding)"),
         ("unit (1×)", f"{short(made.unit_tokens)} tokens, {made.unit_steps:,} steps"),
@@ -144,7 +171,8 @@ def lines(made: Plan) -> list[tuple[str, str]]:
         ("  optimizer, averages", f"{size(made.optimizer)}, {size(made.averages)}"),
         ("  activations", f"{size(made.activations)} at {made.micro_batch} sequences at once"),
         ("checkpoint", f"{size(made.checkpoint)} each"),
-        ("", f"{size(made.month_kept)} kept after a month ({short(made.month_tokens)} tokens)"),
+        ("", kept),
+        *([("snapshots", snapshots)] if made.snapshot else []),
         (
             "evaluation",
             f"{made.evaluation_share:.1%} of the first unit's time, "

@@ -13,7 +13,7 @@ from anytrain.errors import UserError
 from anytrain.files import write_atomic
 from anytrain.models.decoder import Decoder
 from anytrain.rundir import RunDir
-from anytrain.training import checkpoint, recipes, start
+from anytrain.training import checkpoint, recipes, snapshot, start
 from anytrain.training.config import Recipe
 from anytrain.training.loggers import check_loggers, loggers
 from anytrain.training.run import Clock, Run
@@ -176,6 +176,7 @@ def _sit(
     if stop.length is not None and stop.horizon is not None and run.clock.t >= stop.horizon:
         raise UserError(f"{rundir.path} is at the end of {recipe.schedule}; {EXTENDING}")
     rundir.drop_after(run.clock.step)
+    snapshot.drop_after(rundir, run.clock.step)
     _record_changes(rundir, recipe, run)
     appended = data.appended()
     if adopt and not appended.windows:

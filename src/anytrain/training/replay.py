@@ -1,6 +1,5 @@
 """A moment of a run that no checkpoint kept: trained again, to the same bits."""
 
-import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,7 +65,7 @@ def _replay(
     while not reached(when, run.clock):
         for change in changes:
             if change["step"] == run.clock.step:
-                _follow(run, _changed(run.recipe, change["settings"], 1))
+                run.follow(_changed(run.recipe, change["settings"], 1))
         _step(run, data)
     shutil.rmtree(scratch.path, ignore_errors=True)  # what a replay that was killed left
     scratch.checkpoint_root.mkdir(parents=True)
@@ -113,28 +112,18 @@ def _step(run: Run, data: TrainingData) -> None:
 
 def _changed(recipe: Recipe, settings: Mapping[str, Any], side: int) -> Recipe:
     """The recipe before (0) or after (1) a recorded change, of what a replay has to follow."""
-    averages, sizes = dict(recipe.averages), {}
+    tables = recipe.table()
     for key, pair in settings.items():
         table, _, name = key.partition(".")
-        if table == "averages" and pair[side] is None:
-            averages.pop(name, None)
-        elif table == "averages":
-            averages[name] = pair[side]
-        elif key in ("train.batch", "train.reference_batch"):
-            sizes[name] = pair[side]
-    train_ = dataclasses.replace(recipe.train, **sizes)
-    return dataclasses.replace(recipe, averages=averages, train=train_)
-
-
-def _follow(run: Run, recipe: Recipe) -> None:
-    """Go on with a recipe that changed here: averages end and begin as they did."""
-    rules, run.recipe = recipe.built_rules(), recipe
-    for name, rule in list(run.averages.rules.items()):
-        if rules.get(name) != rule:
-            run.averages.remove(name)
-    for name, rule in rules.items():
-        if name not in run.averages.rules:
-            run.averages.add(name, rule)
+        if table in ("averages", "snapshots") or key in ("train.batch", "train.reference_batch"):
+            inner = tables.setdefault(table, {})
+            if pair[side] is None:
+                inner.pop(name, None)
+            else:
+                inner[name] = pair[side]
+    if not tables.get("snapshots"):
+        tables.pop("snapshots", None)
+    return recipes.recipe(tables, recipe.name)
 
 
 def _place(found: Checkpoint, when: Quantity) -> float:

@@ -1,5 +1,6 @@
 """A run as a value: everything that can influence the next step, and nothing else."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from anytrain import rules as rule_book
 from anytrain import schedules
 from anytrain.averaging import Averages, canonical_tensors
 from anytrain.models.decoder import Decoder
+from anytrain.rules import Rule
 from anytrain.training.config import Recipe
 from anytrain.training.optimizers import Optimizers, optimizers
 
@@ -33,6 +35,7 @@ class Run:
     model: Decoder
     optimizer: Optimizers
     averages: Averages
+    tracks: Averages  # what snapshots are taken of: never evaluated, never released
     clock: Clock
     micro_batch: int  # sequences at once
     eot: int | None = None  # ends a document, for the document mask
@@ -43,7 +46,8 @@ class Run:
         peak = schedules.peak(recipe.built_schedule()) or 1.0
         optimizer = optimizers(recipe.optimizer, model, peak)
         averages = Averages(model, recipe.built_rules())
-        return cls(recipe, model, optimizer, averages, Clock(), micro_batch, eot)
+        tracks = Averages(model, recipe.built_tracks())
+        return cls(recipe, model, optimizer, averages, tracks, Clock(), micro_batch, eot)
 
     @property
     def device(self) -> torch.device:
@@ -69,19 +73,37 @@ class Run:
         self.clock.samples += train.batch
         self.clock.tokens += train.batch * train.context
         self.averages.update(train.dt, self.clock.t)
+        if self.tracks.rules:
+            self.tracks.update(train.dt, self.clock.t)
 
     def next_t(self) -> float:
         """t after the next step: from whole numbers of tokens, so that no rounding adds up."""
         train = self.recipe.train
         return (self.clock.tokens + train.batch * train.context) / train.tokens_per_step
 
+    def follow(self, recipe: Recipe) -> None:
+        """Go on with a recipe that changed here: averages end, and begin as copies of the weights.
+
+        Nothing else may differ but the batch.
+        """
+        self.recipe = recipe
+        wanted: tuple[Mapping[str, Rule], ...] = (recipe.built_rules(), recipe.built_tracks())
+        for averages, rules in zip((self.averages, self.tracks), wanted, strict=True):
+            averages.t = self.clock.t
+            for name in [n for n, rule in averages.rules.items() if rules.get(n) != rule]:
+                averages.remove(name)
+            for name in [n for n in rules if n not in averages.rules]:
+                averages.add(name, rules[name])
+
     # --- the complete state -------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state: raw/NAME, average/AVERAGE/NAME, optimizer/KEY/NAME, rng/…."""
+        """Every tensor of the state: raw/NAME, average/AVERAGE/NAME, track/TRACK/NAME,
+        optimizer/KEY/NAME, rng/…."""
         found = {f"raw/{name}": t.detach() for name, t in canonical_tensors(self.model).items()}
-        for average, tensors in self.averages.state_dict()["tensors"].items():
-            found |= {f"average/{average}/{name}": tensor for name, tensor in tensors.items()}
+        for kind, averages in (("average", self.averages), ("track", self.tracks)):
+            for average, tensors in averages.state_dict()["tensors"].items():
+                found |= {f"{kind}/{average}/{name}": tensor for name, tensor in tensors.items()}
         found |= {f"optimizer/{path}": tensor for path, tensor in self.optimizer.tensors().items()}
         found["rng/cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
@@ -90,25 +112,28 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         """Everything of the state that is not a tensor, as plain data."""
-        averages = self.averages.state_dict()
-        return {
+        state = {
             "clock": asdict(self.clock),
-            "averages": {key: averages[key] for key in ("t", "since", "rules")},
+            "averages": _numbers(self.averages),
             "optimizer": self.optimizer.numbers(),
             "recipe": self.recipe.table(),
         }
+        return state | {"tracks": _numbers(self.tracks)} if self.tracks.rules else state
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Become the run that `tensors` and `state` were taken from.
 
-        Averages follow the recipe: one that the state lacks begins here, one that the recipe no
-        longer asks for is dropped. An optimizer of another kind (in a fork) begins afresh.
+        Averages and tracks follow the recipe: one that the state lacks begins here, one that the
+        recipe no longer asks for is dropped. An optimizer of another kind (in a fork) begins
+        afresh.
         """
         for name, tensor in canonical_tensors(self.model).items():
             tensor.copy_(tensors[f"raw/{name}"])
         self.clock = Clock(**state["clock"])
-        self._restore_averages(tensors, state["averages"])
+        rules, tracks = self.recipe.built_rules(), self.recipe.built_tracks()
+        self.averages = self._restored("average", rules, tensors, state["averages"])
+        self.tracks = self._restored("track", tracks, tensors, state.get("tracks", {"rules": {}}))
         prefix = "optimizer/"
         if state["recipe"]["optimizer"]["kind"] == self.optimizer.kind:
             self.optimizer.restore(
@@ -119,13 +144,26 @@ class Run:
         if self.device.type == "cuda" and "rng/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng/cuda"].cpu(), self.device)
 
-    def _restore_averages(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        self.averages = Averages(self.model, {})
-        self.averages.t = float(state["t"])
-        for name, rule in self.recipe.built_rules().items():
-            self.averages.add(name, rule)  # a copy of the weights, labelled with t
+    def _restored(
+        self,
+        kind: str,
+        rules: Mapping[str, Rule],
+        tensors: dict[str, Tensor],
+        state: dict[str, Any],
+    ) -> Averages:
+        """Averages by these rules: what the state has of them, the others begun here."""
+        averages = Averages(self.model, {})
+        averages.t = self.clock.t
+        for name, rule in rules.items():
+            averages.add(name, rule)  # a copy of the weights, labelled with t
             if state["rules"].get(name) != rule_book.spec(rule):
                 continue
-            self.averages.since[name] = float(state["since"][name])
-            for key, average in self.averages.tensors[name].items():
-                average.copy_(tensors[f"average/{name}/{key}"])
+            averages.since[name] = float(state["since"][name])
+            for key, average in averages.tensors[name].items():
+                average.copy_(tensors[f"{kind}/{name}/{key}"])
+        return averages
+
+
+def _numbers(averages: Averages) -> dict[str, Any]:
+    state = averages.state_dict()
+    return {key: state[key] for key in ("t", "since", "rules")}

@@ -12,7 +12,7 @@ from anytrain.data.stream import TrainingData
 from anytrain.errors import UserError
 from anytrain.evaluations import last_evaluation
 from anytrain.rundir import Checkpoint, RunDir
-from anytrain.training import checkpoint, start
+from anytrain.training import checkpoint, snapshot, start
 from anytrain.training.cadence import Cadence
 from anytrain.training.evaluate import Loss, candidates, evaluate
 from anytrain.training.loggers import Logger
@@ -92,6 +92,9 @@ class Sitting:
         before = dataclasses.replace(run.clock)
         for record in train(run, self._batches(), run.recipe.built_schedule()):
             self._log_step(record)
+            if snapshot.due(run, before):  # first: a step that is saved is not taken again
+                snapshot.take(run, self.rundir)
+                self.stopwatch.lap()  # the next step's time begins here
             if self._checkpoint_due(before):
                 self._save()
             if self.stop.signalled is None:  # a preempted job has little time

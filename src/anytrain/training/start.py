@@ -25,7 +25,9 @@ from anytrain.versions import versions
 STATE_BOUND = ("model.", "train.context")
 
 # Keys a sitting may change. They influence no step, but for the batch, whose change is recorded.
-CHANGEABLE = ("averages", "log", "evaluate", "checkpoint", "unit", "name", "train.batch")
+CHANGEABLE = (
+    *("averages", "log", "evaluate", "checkpoint", "snapshots", "unit", "name", "train.batch"),
+)
 
 
 def device() -> torch.device:
@@ -105,7 +107,7 @@ def fitting_micro_batch(recipe: Recipe, where: torch.device) -> int:
     """The largest divisor of the batch whose activations fit into 70% of the free memory."""
     shape, train = recipe.model, recipe.train
     free = torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else available_memory()
-    state = shape.parameters * 4 * (4 + len(recipe.averages))  # weights, gradients, two moments
+    state = shape.parameters * 4 * (4 + recipe.running)  # weights, gradients, two moments
     item = 2 if train.precision == "bf16" else 4
     a_sequence = shape.activation_bytes_per_token(item) * train.context
     fits = max(1, int((0.7 * free - state) // a_sequence))
@@ -240,10 +242,8 @@ def _may_change(key: str) -> bool:
 
 def _with_decisions(asked: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
     """What the first start decided stays decided where the recipe asked for again is silent."""
-    for table, keys in (
-        ("model", ("vocab",)),
-        ("train", ("micro_batch", "compile", "reference_batch")),
-    ):
+    decided = {"model": ("vocab",), "train": ("micro_batch", "compile", "reference_batch")}
+    for table, keys in decided.items():
         for key in keys:
             if key in old[table]:
                 asked[table].setdefault(key, old[table][key])
