@@ -52,8 +52,8 @@ def averaged_exponent(capacity: float, source: float, gamma: float) -> float:
 
     Σ η ≍ N^(1−γ) learns the first k ≍ N^(l) directions, l = (1 − γ)/a. What is left of the target
     is Σ_{i>k} i^(−b) ≍ k^(−(b−1)); the learned ones cost a variance of σ²k/N. The others forget
-    nothing, so they hold the noise of every step, Σ_{i>k} λ_i² σ² Σ η² ≍ k^(−(2a−1)) Σ η², with Σ η²
-    of the order N^(1−2γ) below γ = ½ (the same as σ²k/N) and bounded above it:
+    nothing, so they hold the noise of every step, σ² Σ_{i>k} λ_i² Σ η² ≍ k^(−(2a−1)) Σ η². That is
+    σ²k/N again below γ = ½, where Σ η² ≍ N^(1−2γ); above it Σ η² is bounded, and it is more:
 
         min(l·(b − 1), min(1, 2(1 − γ)) − l)
 
