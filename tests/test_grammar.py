@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, Optional
@@ -15,6 +16,7 @@ from anytrain.errors import UserError, nearest
 from anytrain.grammar import (
     Quantity,
     Steps,
+    WeightsSpan,
     build,
     describe,
     duration,
@@ -22,6 +24,7 @@ from anytrain.grammar import (
     parse_spec,
     short_count,
     weights_name,
+    weights_span,
 )
 from anytrain.rules import AnytimeEma, Polynomial, PowerEma, Uniform
 from anytrain.schedules import Constant, Cooldown, InverseSqrt, Power
@@ -156,6 +159,58 @@ def test_a_path_that_exists_is_taken_whole(tmp_path: Path) -> None:
     odd = tmp_path / "a@5:raw"
     odd.mkdir()
     assert weights_name(str(odd)).run == str(odd)
+
+
+def steps(amount: float) -> Quantity:
+    return Quantity(amount, "steps")
+
+
+def tokens(amount: float) -> Quantity:
+    return Quantity(amount, "tokens")
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [
+        ("runs/a@1000..2000", WeightsSpan("runs/a", steps(1000), steps(2000))),
+        ("runs/a@10B..20B-tokens", WeightsSpan("runs/a", tokens(1e10), tokens(2e10))),
+        ("runs/a@1.5k..2k-steps:ema25", WeightsSpan("runs/a", steps(1500), steps(2000), "ema25")),
+        ("a@900M-tokens..1B-tokens:raw", WeightsSpan("a", tokens(9e8), tokens(1e9), "raw")),
+        ("../a b@0..5", WeightsSpan("../a b", steps(0), steps(5))),
+        ("a@1min..2min", WeightsSpan("a", Quantity(60, "seconds"), Quantity(120, "seconds"))),
+    ],
+)
+def test_weights_span(text: str, span: WeightsSpan) -> None:
+    assert weights_span(text) == span
+
+
+@pytest.mark.parametrize("text", ["runs/a", "runs/a@5", "a@5:raw", "../a", "a..b@5", "a@5/..", ""])
+def test_what_is_no_span(text: str) -> None:
+    assert weights_span(text) is None
+
+
+def test_a_path_is_no_span(tmp_path: Path) -> None:
+    path = tmp_path / "a@1..2"
+    assert weights_span(str(path)) is not None
+    path.mkdir()
+    assert weights_span(str(path)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a@2000..1000", "from 2k-steps to 1k-steps; an earlier and a later moment are valid"),
+        ("a@5..5", "an earlier and a later moment"),
+        ("a@5-steps..1B-tokens", "from 5-steps to 1B-tokens"),
+        ("a@x..5", "the moment in 'a@x..5' 'x' is not a duration"),
+        ("a@5..x", "'x' is not a duration"),
+        ("a@5..1B", "'1B' has no unit"),
+        ("a@1...2", "is not a duration"),
+    ],
+)
+def test_spans_that_are_none(text: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        weights_span(text)
 
 
 # --- specs -----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Heads of safetensors files: read as the library reads them, damage named, plans it can load."""
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from anytrain.errors import UserError
 from anytrain.headers import (
     INDEX,
     SINGLE,
+    of_checkpoint,
     of_directory,
     of_files,
     plan_file,
@@ -23,6 +25,7 @@ from anytrain.headers import (
     weight_files,
 )
 from anytrain.layout import Entry
+from anytrain.rundir import Checkpoint
 from tiny import as_bytes
 
 TENSORS = {
@@ -112,6 +115,7 @@ DAMAGED = {
     "the wrong size": head({"a": row(0, 8)}, bytes(8)),
     "a gap": head({"a": row(0, 4), "b": row(8, 12)}, bytes(12)),
     "an overlap": head({"a": row(0, 4), "b": row(0, 4)}, bytes(4)),
+    "an overlap and a gap": head({"a": row(0, 4), "b": row(0, 4)}, bytes(8)),
     "too long": head({"a": row(0, 4)}, bytes(5)),
     "metadata of numbers": head({"__metadata__": {"a": 1}}),
     "metadata of a list": head({"__metadata__": []}),
@@ -126,6 +130,14 @@ def test_a_damaged_file_is_named(how: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x\.safetensors is (damaged|truncated)") as caught:
         read_header(file)
     assert "\n" not in str(caught.value)
+
+
+def test_a_header_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(struct.pack("<Q", 10**10))
+    os.truncate(file, 10**10 + 8)  # takes no room
+    with pytest.raises(UserError, match="its header should have 10000000000 bytes"):
+        read_header(file)
 
 
 def test_every_truncation_is_found(tmp_path: Path) -> None:
@@ -232,6 +244,25 @@ def test_directories_that_cannot_be_read(tmp_path: Path) -> None:
     (folder / "pytorch_model.bin").touch()
     with pytest.raises(UserError, match=r"holds pickled weights .* convert them to safetensors"):
         of_directory(folder)
+
+
+def test_shards_of_two_types(tmp_path: Path) -> None:
+    """A checkpoint whose ranks did not agree on a tensor's type."""
+    for number, dtype in ((1, torch.float32), (2, torch.float16)):
+        places = {"w": {"saved_offsets": [2 * (number - 1)]}, "v": {}}
+        held = {"w": torch.ones(2, dtype=dtype)} | ({"v": torch.ones(3)} if number == 1 else {})
+        save_file(held, tmp_path / f"{number}.safetensors",
+                  {"DCP_SHARDING_INFO": json.dumps(places)})  # fmt: skip
+    files = {"state.json": {}, "1.safetensors": {}}
+    manifest = {"format": 1, "files": files}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    found = of_checkpoint(Checkpoint(tmp_path, 5))
+    assert {name: entry.shape for name, entry in found.items()} == {"w": (2,), "v": (3,)}
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"format": 1, "files": files | {"2.safetensors": {}}})
+    )
+    with pytest.raises(UserError, match=r"1\.safetensors: the shards of 'w' are F(32|16) and F"):
+        of_checkpoint(Checkpoint(tmp_path, 5))
 
 
 def test_a_tensor_in_two_files(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 2000-steps   20M-tokens   10min        a duration, or a moment counted from the start of the run
 12500                                  a bare number is a step where a step is meant
 runs/a@20B-tokens:ema25                weights: RUN[@WHEN][:WEIGHTS]
+runs/a@10B..20B-tokens:raw             weights of every checkpoint between two moments
 inverse_sqrt:peak=3e-3,warmup=5000-steps,offset=51200-steps
 cooldown:trunk=(constant:peak=3e-3,warmup=500-steps),start=9000-steps,horizon=10000-steps
 """
@@ -133,6 +134,34 @@ def weights_name(text: str) -> WeightsName:
     if when in (None, "latest"):
         return WeightsName(run, weights=weights or "best")
     return WeightsName(run, moment(when, what=f"the moment in {text!r}"), weights or "best")
+
+
+@dataclass(frozen=True)
+class WeightsSpan:
+    """`RUN@FROM..TO[:WEIGHTS]`: the checkpoints of a run between two moments, both included."""
+
+    run: str
+    start: Quantity
+    end: Quantity
+    weights: str | None = None
+
+
+def weights_span(text: str) -> WeightsSpan | None:
+    """Parse `RUN@10B..20B-tokens[:WEIGHTS]`; None where the text has no such form.
+
+    A unit at the end is that of both: 1000..2000 are steps, 10B..20B-tokens tokens.
+    """
+    match = re.fullmatch(r"(.+?)@([^@:/]+?)\.\.([^@:/]+)(?::([^@:/]+))?", text)
+    if match is None or Path(text).exists():
+        return None
+    run, first, last, weights = match.groups()
+    what = f"the moment in {text!r}"
+    end = moment(last, what=what)
+    bare = re.fullmatch(r"[\d.]+(e[+-]?\d+)?[kMBT]?", first)
+    start = moment(f"{first}-{end.unit}" if bare else first, what=what)
+    if start.unit != end.unit or start.amount >= end.amount:
+        raise UserError(f"{text!r}: from {start} to {end}; an earlier and a later moment are valid")
+    return WeightsSpan(run, start, end, weights)
 
 
 # --- rules and schedules as text -------------------------------------------------------------

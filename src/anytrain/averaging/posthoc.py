@@ -28,10 +28,10 @@ Indices = NDArray[np.intp]
 PENALTY = 1e-3
 WITHIN = 0.01  # of the profile: enough, if fewer snapshots have to be read for it
 
-EXACT = 4096  # steps up to which every step is a bin
-BINS = 512  # a factor e in time beyond that, the first as many steps one by one
-QUANTILES = 512  # edges by the mass of the asked profile, which may be narrower than a bin
-JUMPS = 32  # edges where it changes most from step to step
+EXACT = 4096  # steps, below which each of them is a bin
+BINS = 256  # a factor e in time beyond that, so that about as many steps come one by one,
+CROWDED = 1 / 16  # and so many more that no average has a larger part in one
+JUMPS = 8  # edges where the asked profile changes most from step to step
 
 # rms of the relative error of rounding to nearest, of values spread evenly in their logarithm:
 # u/√3 · √(∫₁² v⁻³ dv / ln 2), u the unit roundoff
@@ -180,17 +180,19 @@ def _profiles(snapshots: Sequence[Snapshot], rule: Rule, t: float) -> tuple[Arra
     marks = np.array([s.t for s in snapshots])
     ends = np.unique(np.concatenate([np.arange(t // 1 + 1), marks, [t]]))  # of steps, 0 first
     steps = _Steps(ends)
-    mass = steps.mass(rule, ends.size - 1, np.arange(ends.size))
-    places = np.searchsorted(ends, marks)
-    edges = _edges(ends, places, mass)
-    root = np.sqrt(np.diff(ends[edges], prepend=-1.0))  # the starting point counts as a step
-    asked = np.diff(mass[edges], prepend=0.0) / root
-    inside = [
-        np.diff(steps.mass(s.rule, last, edges), prepend=0.0) / root
-        for s, last in zip(snapshots, places.tolist(), strict=True)
-    ]
-    norm = np.linalg.norm(asked)
-    return np.column_stack(inside) / norm, asked / norm
+    places = np.searchsorted(ends, marks).tolist()
+    averages = [*((s.rule, last) for s, last in zip(snapshots, places, strict=True))]
+    averages.append((rule, ends.size - 1))
+
+    edges = _edges(steps, rule, places)
+    mass = np.column_stack([steps.mass(*average, edges) for average in averages])
+    while (more := _parts(edges, mass)).size:
+        edges = np.union1d(edges, more)
+        mass = np.column_stack([steps.mass(*average, edges) for average in averages])
+    width = np.diff(ends[edges], prepend=-1.0)  # the starting point counts as a step
+    profiles = np.diff(mass, axis=0, prepend=0.0) / np.sqrt(width)[:, None]
+    profiles /= np.linalg.norm(profiles[:, -1])
+    return profiles[:, :-1], profiles[:, -1]
 
 
 class _Steps:
@@ -218,21 +220,28 @@ class _Steps:
         return np.append(left, 1.0)[at]
 
 
-def _edges(ends: Array, marks: Indices, asked: Array) -> Indices:
-    """Which of `ends` bound the bins: all of a few thousand; of more, log-spaced ones, the
-    snapshots' and the asked profile's own, evenly in its mass and where it jumps."""
-    if ends.size <= EXACT:
-        return np.arange(ends.size)
-    count = ceil(BINS * log(ends[-1] / ends[BINS]))
+def _edges(steps: _Steps, rule: Rule, places: Sequence[int]) -> Indices:
+    """Which steps bound bins: all of a few thousand; of more, log-spaced ones, the snapshots' and
+    those where the asked profile jumps."""
+    ends, last = steps.ends, steps.ends.size - 1
+    if last < EXACT:
+        return np.arange(last + 1)
+    even = np.geomspace(ends[1], ends[last], ceil(BINS * log(ends[last] / ends[1])))
+    jumps = np.abs(np.diff(steps.mass(rule, last, np.arange(last + 1)), 2))
     return np.unique(
         np.concatenate(
             [
-                np.arange(BINS),
-                np.searchsorted(ends, np.geomspace(ends[BINS], ends[-1], count)[:-1]),
-                np.searchsorted(asked, np.arange(1, QUANTILES) / QUANTILES),
-                np.argpartition(np.abs(np.diff(asked, 2)), -JUMPS)[-JUMPS:] + 1,
-                marks,
-                [ends.size - 1],
+                [0, last],
+                np.searchsorted(ends, even[:-1]),
+                np.argpartition(jumps, -JUMPS)[-JUMPS:] + 1,
+                places,
             ]
         )
     )
+
+
+def _parts(edges: Indices, mass: Array) -> Indices:
+    """Edges that cut in four the bins in which some average has too much of its mass."""
+    crowded = (np.diff(mass, axis=0) > CROWDED).any(axis=1) & (np.diff(edges) > 1)
+    low, high = edges[:-1][crowded], edges[1:][crowded]
+    return np.unique(np.concatenate([low + (high - low) * k // 4 for k in (1, 2, 3)]))

@@ -15,7 +15,7 @@ REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, 
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Train": ("prepare", "plan", "train", "status", "fork"),
-    "Release": ("release", "generate"),
+    "Release": ("release", "merge", "generate"),
     "Compare": ("report",),
     "Theory": ("theory",),
 }
@@ -27,6 +27,7 @@ SUMMARIES: dict[str, str] = {
     "status": "where a run is, what it gained, what the next doubling buys",
     "fork": "a new run from an old one's state: a cooldown, another setting",
     "release": "write any weights of a run as a Hugging Face directory",
+    "merge": "stream checkpoints into one: any rule, after the fact",
     "generate": "continue a prompt with any weights of a run",
     "report": "validation loss of runs side by side: a table, a page, a picture",
     "theory": "linear regression, exactly: rates, sweep, advise",

@@ -1,0 +1,1 @@
+"""Which of many averages to release: widths and combinations, by held-out loss."""
