@@ -231,6 +231,8 @@ def test_later_snapshots_are_not_used() -> None:
     assert late == sorted(late)
     assert late[0] < 1e-12
     assert late[1] < 0.75 * late[2]
+    # the mean of the iterates, the last of half the length, is the widest power function
+    assert fit([Snapshot(150.5, PowerEma(12**-0.5))], Uniform(), 150.5).error < 1e-9
     now = fit([Snapshot(150.5, TRACKS[1]), *snapshots], TRACKS[1], 150.5)
     assert now.used == (0,)
     with pytest.raises(UserError, match="no snapshot is from step 9 or before"):

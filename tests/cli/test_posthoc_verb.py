@@ -52,13 +52,26 @@ def furthest(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return max(float((a[k] - b[k]).abs().max() / b[k].abs().max()) for k in a)
 
 
+def _resized(checkpoint: Path) -> None:
+    """Make the manifest agree with a state.json that was changed."""
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest["files"]["state.json"]["bytes"] = (checkpoint / "state.json").stat().st_size
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
 # --- rebuilding ------------------------------------------------------------------------------
 
 
 def test_a_rebuilt_average_is_the_online_one(run: Path, tmp_path: Path, scorer: Scorer) -> None:
     """The kernel law, to the error of the profile; its validation loss within 1e-3 nats."""
+    without = shutil.copytree(run, tmp_path / "without")  # its checkpoints would say the answer
+    for checkpoint in RunDir(without).checkpoints():
+        state = json.loads((checkpoint.path / "state.json").read_text())
+        state["averages"]["rules"] = {}
+        (checkpoint.path / "state.json").write_text(json.dumps(state, indent=1))
+        _resized(checkpoint.path)
     for name, rule in AVERAGES.items():
-        said = cli("merge", f"{run}@{STEPS}", "--rule", rule, "--out", tmp_path / name)
+        said = cli("merge", f"{without}@{STEPS}", "--rule", rule, "--out", tmp_path / name)
         assert said.code == 0, said.err
         found = re.search(r"error of the profile ([\d.]+)%", said.out)
         assert found is not None
@@ -76,10 +89,10 @@ def test_a_rebuilt_average_is_the_online_one(run: Path, tmp_path: Path, scorer: 
 
 
 def test_a_stored_track_is_itself(run: Path, tmp_path: Path) -> None:
-    rule = "power_ema:sigma_rel=0.1"
+    rule = "power_ema:sigma_rel=0.061"
     assert cli("merge", f"{run}@{STEPS}", "--rule", rule, "--out", tmp_path / "m").code == 0
     with history(weights_name(f"{run}@{STEPS}")) as past:
-        own = next(one for one in past.kept if one.t == STEPS and one.track == "0.1")
+        own = next(one for one in past.kept if one.t == STEPS and one.track == "track/0.061/")
         boxes = {name: entry.boxes[0] for name, entry in own.entries().items()}
     merged = load_file(tmp_path / "m" / "model.safetensors")
     for name, box in boxes.items():
@@ -88,17 +101,27 @@ def test_a_stored_track_is_itself(run: Path, tmp_path: Path) -> None:
 
 
 def test_at_a_step_that_has_snapshots_alone(run: Path, tmp_path: Path) -> None:
-    """No checkpoint is at 289, a snapshot is; tokens name the same moment."""
-    moments = (f"{run}@289", f"{run}@{289 * 64}-tokens")
+    """No checkpoint is at 178, a snapshot is; tokens name the same moment."""
+    moments = (f"{run}@178", f"{run}@{178 * 64}-tokens")
     for moment, out in zip(moments, ("a", "b"), strict=True):
         said = cli("merge", moment, "--rule", "anytime_ema:f=6", "--out", tmp_path / out)
         assert said.code == 0, said.err
-        assert "at step 289" in said.out
+        assert "at step 178" in said.out
     files = [(tmp_path / out / "model.safetensors").read_bytes() for out in ("a", "b")]
     assert files[0] == files[1]
-    with history(weights_name(f"{run}@289")) as past:
-        assert max(one.t for one in past.kept) == 289
+    with history(weights_name(f"{run}@178")) as past:
+        assert max(one.t for one in past.kept) == 178
         assert past.rebuild(AnytimeEma(6)).fit.error < 0.02
+
+
+def test_averages_of_a_run_without_snapshots_do(tmp_path: Path, corpus: Path) -> None:
+    """The default averages of a checkpoint are enough for one between them."""
+    made = write_recipe(tmp_path / "r.toml", corpus, averages={
+        name: f"anytime_ema:f={name}" for name in ("6.25", "12.5", "25")})  # fmt: skip
+    assert cli("train", made, "--run", tmp_path / "run", "--until", "200").code == 0
+    said = cli("merge", tmp_path / "run", "--rule", "anytime_ema:f=15", "--out", tmp_path / "m")
+    assert said.code == 0, said.err
+    assert "of 3 stored averages" in said.out
 
 
 def test_the_last_moment_is_meant_where_none_is_named(run: Path, tmp_path: Path) -> None:
@@ -118,11 +141,11 @@ def test_what_cannot_be_rebuilt_is_refused(run: Path, tmp_path: Path, corpus: Pa
     assert cli(*narrow, "--max-error", "3").code == 0
     shutil.rmtree(out)
 
-    plain = write_recipe(tmp_path / "r.toml", corpus)
+    plain = write_recipe(tmp_path / "r.toml", corpus, averages={})
     assert cli("train", plain, "--run", tmp_path / "plain", "--until", "3").code == 0
     said = cli("merge", tmp_path / "plain", "--rule", "anytime_ema:f=12", "--out", out)
     assert said.code == 2
-    assert "keeps no snapshots" in said.err
+    assert "keeps no snapshots and no averages" in said.err
     for option in (("--search", "val"), ("--combine",)):
         said = cli("merge", f"{run}@1..600", *option)
         assert said.code == 2

@@ -38,7 +38,7 @@ from tiny import (
 )
 
 MOMENTS = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12]  # 13 a decade
-TWO = {"tracks": [0.1, 0.25]}
+TWO = {"tracks": [0.1, 0.25], "per_decade": 13}
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def read(found: StoredSnapshot, track: str) -> dict[str, NDArray[np.float32]]:
 
 def test_a_snapshot_is_the_rule_applied_to_the_iterates(corpus: Path, tmp_path: Path) -> None:
     """The kernel law, over a run whose batch doubles half way; the tolerance is that law's."""
-    tracks = {"snapshots": {"tracks": [0.03, 0.1, 0.25]}}
+    tracks = {"snapshots": {"tracks": [0.03, 0.1, 0.25], "per_decade": 13}}
     tiny, rundir = Tiny.begin(recipe(corpus, **tracks)), RunDir(tmp_path)
     iterates, times, steps = [flat(live(tiny))], [0.0], []
     for batch in (4, 8):
@@ -316,11 +316,11 @@ def test_turned_on_late_and_off_again(run: Path, corpus: Path, tmp_path: Path) -
     assert "tracks" not in at(run, 8).state
     changed = [event["settings"] for event in events(run, "changed")]
     assert changed[0] == {
-        "snapshots.tracks": [None, [0.03, 0.1, 0.25]],
+        "snapshots.tracks": [None, [0.033, 0.061, 0.133, 0.275]],
         "snapshots.per_decade": [None, 13],
         "snapshots.dtype": [None, "float32"],
     }
-    assert changed[1] == {"snapshots.tracks": [[0.03, 0.1, 0.25], [0.1, 0.2]]}
+    assert changed[1] == {"snapshots.tracks": [[0.033, 0.061, 0.133, 0.275], [0.1, 0.2]]}
     assert changed[2]["snapshots.tracks"] == [[0.1, 0.2], None]
 
 
@@ -345,7 +345,7 @@ def test_what_is_wrong_in_a_recipe(setting: str) -> None:
 def test_a_recipe_with_them_is_read_back() -> None:
     made = recipes.recipe(recipes.override(table(Path("nowhere")), ["snapshots={}"]))
     assert made.snapshots is not None
-    assert made.snapshots.tracks == (0.03, 0.1, 0.25)
+    assert made.snapshots.tracks == (0.033, 0.061, 0.133, 0.275)
     assert recipes.recipe(made.table()) == made
     assert list(made.built_tracks()) == ["0.03", "0.1", "0.25"]
     assert recipes.recipe(table(Path("nowhere"))).snapshots is None

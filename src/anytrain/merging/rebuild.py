@@ -1,7 +1,7 @@
 """A run's average of any rule at a past step, as a sum of the snapshots that it kept.
 
-A checkpoint holds the same few averages, so it is one more snapshot: an average can be rebuilt at
-every step that has the one or the other.
+A checkpoint holds the same few averages, and those that are evaluated, so it is one more snapshot:
+an average can be rebuilt at every step that has the one or the other.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,14 +33,14 @@ class Kept:
     rule: Rule
     name: str  # for the table
     place: StoredSnapshot | Checkpoint
-    track: str
+    track: str  # its name in a snapshot, or the prefix of its tensors in a checkpoint
 
     def entries(self) -> dict[str, Entry]:
         """Its tensors and where their bytes are."""
         self.place.verify(checksums=False)
         if isinstance(self.place, StoredSnapshot):
             return self.place.entries(self.track)
-        return select(of_checkpoint(self.place), f"track/{self.track}/")
+        return select(of_checkpoint(self.place), self.track)
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,12 @@ def history(name: WeightsName) -> Iterator[History]:
     checkpoints, found = run.checkpoints(), snapshots(run)
     kept = [one for snapshot in found for one in _of_snapshot(run, snapshot)]
     known = {one.t for one in kept}
-    kept += [one for c in checkpoints for one in _of_checkpoint(run, c) if one.t not in known]
+    held = (one for c in checkpoints for one in _of_checkpoint(run, c))
+    kept += [one for one in held if one.t not in known or one.track.startswith("average/")]
     if not kept:
         raise UserError(
-            f"{run.path} keeps no snapshots of averages begun at step 0, so none can be rebuilt; "
-            "a run whose recipe has [snapshots] from its start, or --rule uniform, is valid"
+            f"{run.path} keeps no snapshots and no averages begun at step 0, so none can be "
+            "rebuilt; a run whose recipe has [snapshots] or averages from its start is valid"
         )
     last = isinstance(name.when, str)
     t = max(one.t for one in kept) if last else _t(run, name.when, (*found, *checkpoints))
@@ -114,11 +115,14 @@ def _of_snapshot(run: RunDir, snapshot: StoredSnapshot) -> Iterator[Kept]:
 
 
 def _of_checkpoint(run: RunDir, checkpoint: Checkpoint) -> Iterator[Kept]:
-    tracks = checkpoint.state.get("tracks", {"rules": {}})
-    for name, spec in tracks["rules"].items():
-        if tracks["since"][name] == 0:
-            label = f"{run.path}@{checkpoint.step}:track {name}"
-            yield Kept(float(tracks["t"]), rules.rule(spec), label, checkpoint, name)
+    """Its tracks and its averages: those of a rule of ours that began at step 0."""
+    for kind, key in (("track", "tracks"), ("average", "averages")):
+        held = checkpoint.state.get(key, {"rules": {}})
+        for name, spec in held["rules"].items():
+            if held["since"][name] == 0 and spec.partition(":")[0] in rules.KINDS:
+                rule, place = rules.rule(spec), f"{kind}/{name}/"
+                label = f"{run.path}@{checkpoint.step}:{name}"
+                yield Kept(float(held["t"]), rule, label, checkpoint, place)
 
 
 def _t(run: RunDir, when: Quantity | str, found: Sequence[Stored]) -> float:
