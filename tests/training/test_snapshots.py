@@ -304,7 +304,8 @@ def test_turned_on_late_and_off_again(run: Path, corpus: Path, tmp_path: Path) -
     plain = write_recipe(tmp_path / "plain.toml", corpus, unit="1T-tokens")
     assert cli("train", plain, "--run", run, "--until", "3").code == 0
     assert taken(run) == []
-    assert cli("train", "--run", run, "--until", "5", "snapshots.per_decade=13").code == 0
+    three = ("snapshots.tracks=[0.03, 0.1, 0.25]", "snapshots.per_decade=13")
+    assert cli("train", "--run", run, "--until", "5", *three).code == 0
     assert cli("train", "--run", run, "--until", "6", "snapshots.tracks=[0.1, 0.2]").code == 0
     assert taken(run) == [4, 5, 6]
     stored = snapshots(RunDir(run))
@@ -316,11 +317,11 @@ def test_turned_on_late_and_off_again(run: Path, corpus: Path, tmp_path: Path) -
     assert "tracks" not in at(run, 8).state
     changed = [event["settings"] for event in events(run, "changed")]
     assert changed[0] == {
-        "snapshots.tracks": [None, [0.033, 0.061, 0.133, 0.275]],
+        "snapshots.tracks": [None, [0.03, 0.1, 0.25]],
         "snapshots.per_decade": [None, 13],
         "snapshots.dtype": [None, "float32"],
     }
-    assert changed[1] == {"snapshots.tracks": [[0.033, 0.061, 0.133, 0.275], [0.1, 0.2]]}
+    assert changed[1] == {"snapshots.tracks": [[0.03, 0.1, 0.25], [0.1, 0.2]]}
     assert changed[2]["snapshots.tracks"] == [[0.1, 0.2], None]
 
 
@@ -347,7 +348,7 @@ def test_a_recipe_with_them_is_read_back() -> None:
     assert made.snapshots is not None
     assert made.snapshots.tracks == (0.033, 0.061, 0.133, 0.275)
     assert recipes.recipe(made.table()) == made
-    assert list(made.built_tracks()) == ["0.03", "0.1", "0.25"]
+    assert list(made.built_tracks()) == ["0.033", "0.061", "0.133", "0.275"]
     assert recipes.recipe(table(Path("nowhere"))).snapshots is None
 
 
