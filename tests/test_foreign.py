@@ -35,6 +35,7 @@ def state(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     return {
         "model": {
             "embed.weight": torch.randn(20, 6).to(dtype),
+            "large": torch.randn(300_000).to(dtype),
             "norm.weight": torch.randn(6).to(dtype),
             "scale": torch.randn(()).to(dtype),
             "rope.inv_freq": torch.randn(4),
@@ -183,7 +184,7 @@ def test_a_merge_in_its_own_layout(code: str, tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "m").iterdir()} == {*before, "merge.json"}
     assert {p.name: p.read_bytes() for p in paths[-1].iterdir()} == before
     found, last = load(tmp_path / "m", state(9, dtype)), state(3, dtype)
-    for name in ("embed.weight", "norm.weight", "scale"):
+    for name in ("embed.weight", "norm.weight", "scale", "large"):
         inputs = [state(seed, dtype)["model"][name] for seed in (1, 2, 3)]
         assert worst(found["model"][name], weighted(weights, inputs), code) <= 1.0
     for name in ("rope.inv_freq", "ids", "none"):
@@ -340,7 +341,9 @@ def test_metadata_that_is_wrong(saved: list[Path]) -> None:
 def test_pieces_that_are_not_plain(tmp_path: Path) -> None:
     """A piece whose bytes are not the tensor's in order is refused, not misread."""
     path = save(tmp_path / "c", {"w": torch.randn(4, 6)})
-    for tensor in (torch.randn(6, 4).T, torch.randn(5, 6)[1:], torch.randn(2, 12)):
+    wrong = [torch.randn(6, 4).T, torch.randn(5, 6)[1:], torch.randn(5, 6)[:4], torch.randn(2, 12),
+             torch.randn(4, 6, dtype=torch.float64), torch.randn(4, 7)[:, :6]]  # fmt: skip
+    for tensor in wrong:
         stream = io.BytesIO()
         torch.save(tensor, stream)
         (path / "__0_0.distcp").write_bytes(stream.getvalue())
@@ -348,6 +351,13 @@ def test_pieces_that_are_not_plain(tmp_path: Path) -> None:
         edited(path, lambda m, n=size: [setattr(s, "length", n) for s in m.storage_data.values()])
         with pytest.raises(UserError, match=r"the piece at byte 0 is not F32 \[4, 6\]"):
             foreign.read(path)
+
+
+def test_the_stride_of_a_dimension_of_one(tmp_path: Path) -> None:
+    """It says nothing about where elements are, and may be anything."""
+    odd = torch.arange(6.0).as_strided((1, 6, 1), (99, 1, 5))
+    entry = foreign.read(save(tmp_path / "c", {"w": odd})).entries["w"]
+    assert (entry.shape, values(entry)) == ((1, 6, 1), as_bytes(odd)[2])
 
 
 def test_every_truncation_is_found(tmp_path: Path) -> None:

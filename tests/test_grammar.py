@@ -205,7 +205,7 @@ def test_a_path_is_no_span(tmp_path: Path) -> None:
         ("a@x..5", "the moment in 'a@x..5' 'x' is not a duration"),
         ("a@5..x", "'x' is not a duration"),
         ("a@5..1B", "'1B' has no unit"),
-        ("a@1...2", "is not a duration"),
+        ("a@1...2", "'.2' has no unit"),
     ],
 )
 def test_spans_that_are_none(text: str, sentence: str) -> None:

@@ -265,6 +265,18 @@ def test_shards_of_two_types(tmp_path: Path) -> None:
         of_checkpoint(Checkpoint(tmp_path, 5))
 
 
+@pytest.mark.parametrize(
+    "said", ["", "[1]", "{", '{"w": 5}', '{"w": {"saved_offsets": 5}}',
+             '{"w": {"saved_offsets": []}}', '{"w": {"saved_offsets": ["0"]}}',
+             '{"w": {"saved_offsets": [0, 0]}}', '{"other": {"saved_offsets": [0]}}']
+)  # fmt: skip
+def test_places_that_are_none(said: str, tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "1.safetensors", {"DCP_SHARDING_INFO": said})
+    (tmp_path / "manifest.json").write_text('{"format": 1, "files": {"1.safetensors": {}}}')
+    with pytest.raises(UserError, match=r"1\.safetensors is damaged"):
+        of_checkpoint(Checkpoint(tmp_path, 5))
+
+
 def test_a_tensor_in_two_files(tmp_path: Path) -> None:
     for name in "ab":
         save_file({"w": torch.zeros(2)}, tmp_path / f"{name}.safetensors")

@@ -1,6 +1,7 @@
 """Boxes of tensors: where any stretch of elements is, and which boxes make no tensor."""
 
 import time
+import tracemalloc
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anytrain.errors import UserError
-from anytrain.layout import SIZES, Box, Entry, assembled, select
+from anytrain.layout import SIZES, Box, Entry, Packed, assembled, select
 
 Corner = tuple[int, ...]
 
@@ -152,6 +153,40 @@ def test_a_tiling_without_one_box_or_with_one_moved(
     for wrong in ([*made[:one], *made[one + 1 :]], [*made[:one], moved, *made[one + 1 :]]):
         with pytest.raises(UserError, match="do not fill"):
             assembled("w", "F32", shape, wrong)
+
+
+def named(count: int, file: str) -> dict[str, Entry]:
+    return {
+        "layers." + str(i): Entry("BF16", (i % 7, 4), (Box(Path(file), 8 * i, (0, 0), (i % 7, 4)),))
+        for i in range(count)
+    }
+
+
+def test_packed() -> None:
+    """The same tensors in the same order, of whatever kind."""
+    entries = named(50, "a") | {f"b.{i}": entry for i, entry in enumerate(named(50, "b").values())}
+    entries["cut"] = assembled("cut", "F32", (4, 6), [HALF, REST])
+    entries["none"] = Entry("I64", (3,), ())
+    entries["scalar"] = Entry("F64", (), (Box(Path("a"), 3, (), ()),))
+    packed = Packed(entries)
+    assert packed == entries
+    assert list(packed) == list(entries)
+    assert "nothing" not in packed
+
+
+def test_packed_is_small() -> None:
+    """Inputs with the same ten thousand tensors: twelve bytes each, and the names once."""
+    first = Packed(named(10_000, "0"))
+    tracemalloc.start()
+    try:
+        rest = [Packed(named(10_000, str(number))) for number in range(1, 20)]
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(rest) == 19
+    assert rest[-1]["layers.9"].files == {Path("19")}
+    assert len(first) == 10_000
+    assert taken < 19 * 10_000 * 20
 
 
 def test_select() -> None:

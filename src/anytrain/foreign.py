@@ -125,12 +125,11 @@ def _record(path: Path, file: IO[bytes], info: Any, tensor: Any, shape: tuple[in
                   offset + data.file_size + 4)  # fmt: skip
     except (zipfile.BadZipFile, KeyError, AttributeError, EOFError, struct.error) as error:
         raise UserError(f"{path} is truncated or damaged at byte {start}: {error}") from error
-    plain = said.offset == 0 and _row_major(shape, said.stride) and data.compress_type == 0
+    alone = said.offset == 0 and data.file_size == prod(shape) * SIZES[dtype]
+    plain = alone and _row_major(shape, said.stride) and data.compress_type == 0
     if (said.dtype, said.shape, order) != (dtype, shape, b"little") or not plain:
         raise UserError(f"{path}: the piece at byte {start} is not {dtype} {list(shape)}, "
                         "uncompressed and row by row")  # fmt: skip
-    if data.file_size != prod(shape) * SIZES[dtype]:
-        raise UserError(f"{path} is damaged: {data.file_size} bytes for {dtype} {list(shape)}")
     own = struct.pack("<I", data.CRC)  # some of the places hold none
     checksums = tuple(start + place for place in places if piece.at(place, 4) == own)
     return Record(path, start + offset, data.file_size, checksums)

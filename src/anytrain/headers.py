@@ -144,11 +144,12 @@ def of_checkpoint(checkpoint: Checkpoint) -> dict[str, Entry]:
         if not name.endswith(".safetensors"):
             continue
         header = read_header(checkpoint.path / name)
-        offsets = json.loads(header.metadata.get("DCP_SHARDING_INFO", "{}"))
+        places = _places(checkpoint.path / name, header)
         for key, entry in header.entries.items():
-            at = offsets.get(key, {}).get("saved_offsets") or [0] * len(entry.shape)
-            box = entry.boxes[0]._replace(at=tuple(at))
-            pieces.setdefault(key, []).append((entry.dtype, box))
+            box = entry.boxes[0]
+            pieces.setdefault(key, []).append(
+                (entry.dtype, box._replace(at=places.get(key, box.at)))
+            )
     found = {}
     for key, parts in pieces.items():
         boxes, dtypes = [box for _, box in parts], {dtype for dtype, _ in parts}
@@ -158,6 +159,24 @@ def of_checkpoint(checkpoint: Checkpoint) -> dict[str, Entry]:
         extents = [[a + n for a, n in zip(box.at, box.shape, strict=True)] for box in boxes]
         shape = tuple(max(extent) for extent in zip(*extents, strict=True))
         found[key] = assembled(key, dtypes.pop(), shape, boxes)
+    return found
+
+
+def _places(file: Path, header: Header) -> dict[str, tuple[int, ...]]:
+    """Where in its tensor each piece begins that a rank saved, by torch's name for it."""
+    try:
+        table = json.loads(header.metadata.get("DCP_SHARDING_INFO", "{}"))
+        found = {key: tuple(row["saved_offsets"]) for key, row in table.items() if row}
+    except _MALFORMED as error:
+        raise UserError(f"{file} is damaged: its DCP_SHARDING_INFO is no table") from error
+    for key, place in found.items():
+        entry = header.entries.get(key)
+        if (
+            entry is None
+            or len(place) != len(entry.shape)
+            or any(type(n) is not int for n in place)
+        ):
+            raise UserError(f"{file} is damaged: the piece of {key!r} is at {list(place)}")
     return found
 
 

@@ -4,13 +4,15 @@ A tensor is one box or several, each a contiguous part of one file, so that a wh
 sharded directory and the shards of several ranks are read and written in the same way.
 """
 
+import sys
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from anytrain.errors import UserError
 
@@ -133,6 +135,57 @@ def _overlap(a: Box, b: Box) -> bool:
     )
 
 
+# --- many tensors ----------------------------------------------------------------------------
+
+
 def select(entries: Mapping[str, Entry], prefix: str) -> dict[str, Entry]:
     """The tensors under a prefix, by their names in the model."""
     return {k.removeprefix(prefix): entry for k, entry in entries.items() if k.startswith(prefix)}
+
+
+class Packed(Mapping[str, Entry]):
+    """Tensors by name, in a few bytes each: names, types and shapes are kept once for all inputs
+    that have the same, and what is read when it is asked for is made then."""
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self._names = _once(tuple(map(sys.intern, entries)))
+        self._places = _places(self._names)
+        self._kinds = _once(tuple((entry.dtype, entry.shape) for entry in entries.values()))
+        self._files: list[Path] = []
+        numbers: dict[Path, int] = {}
+        self._file, self._offset = array("I"), array("Q")
+        self._pieces: dict[str, Entry] = {}  # of several boxes
+        for name, entry in entries.items():
+            if len(entry.boxes) != 1:
+                self._pieces[name] = entry
+            box = entry.boxes[0] if entry.boxes else Box(Path(), 0, (), ())
+            if box.file not in numbers:
+                numbers[box.file] = len(numbers)
+                self._files.append(box.file)
+            self._file.append(numbers[box.file])
+            self._offset.append(box.offset)
+
+    def __getitem__(self, name: str) -> Entry:
+        if name in self._pieces:
+            return self._pieces[name]
+        place = self._places[name]
+        dtype, shape = self._kinds[place]
+        file = self._files[self._file[place]]
+        return Entry(dtype, shape, (Box(file, self._offset[place], (0,) * len(shape), shape),))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@lru_cache(maxsize=32)
+def _once(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The first of equal tuples."""
+    return value
+
+
+@lru_cache(maxsize=32)
+def _places(names: tuple[str, ...]) -> dict[str, int]:
+    return {name: place for place, name in enumerate(names)}

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from anytrain.averaging import merge
-from anytrain.averaging.merge import BLOCK, Source, check_alike, copied, tasks
+from anytrain.averaging import blocks, merge, sums
+from anytrain.averaging.blocks import BLOCK
+from anytrain.averaging.merge import Source, Work, check_alike, copied
 from anytrain.errors import UserError
 from anytrain.headers import plan_file, read_header
 from anytrain.layout import Box, Entry, assembled
@@ -40,7 +41,7 @@ def merged(
     head, targets = plan_file(out, typed, {})
     out.write_bytes(head)
     os.truncate(out, len(head) + sum(entry.bytes for entry in targets.values()))
-    merge.run(tasks(sources, weights, targets))
+    merge.run(Work(sources, weights, targets))
     return load_file(out)
 
 
@@ -85,8 +86,8 @@ def test_what_cancels_is_exact_too(dtype: str, tmp_path: Path) -> None:
 def test_where_float64_is_not_enough(dtype: str, tmp_path: Path) -> None:
     """Weights that cancel to a part in 2^40: a sum in float64 is thousands of ulps away."""
     torch.manual_seed(2)
-    x = torch.randn(1000).to(TORCH[dtype])
-    inputs = [x, x, torch.zeros(1000, dtype=TORCH[dtype])]
+    x = torch.randn(sums.SLICE + 1000).to(TORCH[dtype])
+    inputs = [x, x, torch.zeros_like(x)]
     weights = [0.1, -0.1 * (1 + 2.0**-44), 1.0]
     exact = weighted(weights, inputs)
     naive = weights[0] * x.double() + weights[1] * x.double()
@@ -136,7 +137,7 @@ def test_around_the_ends_of_blocks(count: int, tmp_path: Path) -> None:
 def test_blocks_that_cut_across_boxes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Shards of rows, shards of columns and whole files in one sum, in blocks of seven."""
     monkeypatch.setattr(merge, "BLOCK", 7)
-    monkeypatch.setattr(merge, "_IOVECS", 2)
+    monkeypatch.setattr(blocks, "_IOVECS", 2)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3, 10, 6)).astype(np.float32)
     cuts = [
@@ -157,7 +158,7 @@ def test_blocks_that_cut_across_boxes(monkeypatch: pytest.MonkeyPatch, tmp_path:
         file.write_bytes(bytes(3) + bytes(4 * 30) + b"end")
     halves = [Box(file, 3, (0, 3 * i), (10, 3)) for i, file in enumerate(target)]
     entry = assembled("w", "F32", (10, 6), halves)
-    merge.run(tasks(sources, [0.5, 0.25, 0.25], {"w": entry}))
+    merge.run(Work(sources, [0.5, 0.25, 0.25], {"w": entry}))
     found = [np.frombuffer(f.read_bytes()[3:-3], np.float32).reshape(10, 3) for f in target]
     expected = np.tensordot([0.5, 0.25, 0.25], x.astype(np.float64), 1).astype(np.float32)
     assert np.array_equal(np.concatenate(found, 1), expected)
@@ -207,8 +208,8 @@ def test_a_source_that_is_itself_a_sum(tmp_path: Path) -> None:
     twice = Source("sum", {"w": ((1.5, a.entry("w")), (-0.5, b.entry("w")))})
     found = merged(tmp_path, [twice, c], [0.5, 0.5])["w"]
     assert worst(found, weighted([0.75, -0.25, 0.5], x), "F32") <= 1.0
-    work = tasks([twice, c], [0.5, 0.5], {"w": c.entry("w")})
-    assert merge.bytes_read(work) == 3 * 200
+    work = Work([twice, c], [0.5, 0.5], {"w": c.entry("w")})
+    assert work.bytes == 3 * 200
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -265,7 +266,7 @@ def test_more_inputs_than_files_may_be_open(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Each thread keeps a few open; at the end none is."""
-    monkeypatch.setattr(merge, "_OPEN", 3)
+    monkeypatch.setattr(blocks, "_OPEN", 3)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     inputs = [torch.randn(2 * BLOCK) for _ in range(12)]
     sources = of_values(tmp_path, inputs)
@@ -284,10 +285,10 @@ def test_progress_counts_every_byte(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.write_bytes(bytes(12 * BLOCK))
     target = Entry("F32", (3 * BLOCK,), (Box(out, 0, (0,), (3 * BLOCK,)),))
-    work = tasks(sources, [0.5, 0.5], {"w": target})
+    work = Work(sources, [0.5, 0.5], {"w": target})
     said: list[int] = []
     merge.run(work, said.append)
-    assert sum(said) == merge.bytes_read(work) == 24 * BLOCK
+    assert sum(said) == work.bytes == 24 * BLOCK
     assert max(said) <= 8 * BLOCK
 
 
@@ -342,6 +343,9 @@ def test_a_sum_beyond_the_type(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'w' holds 3e\+05, beyond F16; another --dtype is valid"):
         merged(tmp_path, sources, [1.0], "F16")
     assert merged(tmp_path, sources, [1.0], "BF16")["w"].tolist() == [99840.0, -299008.0]
+    sources = of_values(tmp_path, [torch.tensor([1.0, torch.finfo(torch.float32).max])])
+    with pytest.raises(UserError, match=r"'w' holds 3\.403e\+38, beyond BF16"):
+        merged(tmp_path, sources, [1.0], "BF16")
 
 
 def test_a_file_that_shrinks_or_goes_meanwhile(tmp_path: Path) -> None:
@@ -359,12 +363,12 @@ def test_a_failure_ends_every_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     x = [torch.zeros(60 * BLOCK) for _ in range(2)]
     x[0][0] = torch.nan
     sources = of_values(tmp_path, x)
-    before, blocks = open_files(), []
+    before, computed = open_files(), []
     true = merge._block
-    monkeypatch.setattr(merge, "_block", lambda *a: (blocks.append(1), true(*a)))
+    monkeypatch.setattr(merge, "_block", lambda *a: (computed.append(1), true(*a)))
     with pytest.raises(UserError, match="NaN"):
         merged(tmp_path, sources, [0.5, 0.5])
-    assert len(blocks) < 30
+    assert len(computed) < 30
     assert open_files() == before
     assert not [t for t in threading.enumerate() if "ThreadPool" in t.name]
 

@@ -27,9 +27,11 @@ def watch():
 
 watching = threading.Thread(target=watch)
 watching.start()
-code = main(sys.argv[1:])
-over.set()
-watching.join()
+try:
+    code = main(sys.argv[1:])
+finally:
+    over.set()
+    watching.join()
 loaded = sorted({"torch", "transformers", "safetensors"} & sys.modules.keys())
 print(json.dumps({"code": code, "peak": peak, "loaded": loaded}))
 """
@@ -58,7 +60,7 @@ def sparse(path: Path, tensors: dict[str, Entry]) -> Path:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize(
-    ("dtype", "megabytes", "inputs"), [("F32", 320, 4), ("BF16", 24, 48), ("F64", 64, 3)]
+    ("dtype", "megabytes", "inputs"), [("F32", 320, 4), ("BF16", 4, 200), ("F64", 64, 3)]
 )
 def test_memory_is_bounded(dtype: str, megabytes: int, inputs: int, tmp_path: Path) -> None:
     """Few large inputs, many inputs, and the type that needs most: 0.3 GB at most."""

@@ -168,8 +168,9 @@ def test_what_the_type_cannot_hold(llamas: list[Path], tmp_path: Path) -> None:
         (("--weights", "0.5,0.500002"), "the weights sum to 1; 1 is valid"),
         (("--weights", "1"), "1 weights for 2 inputs; one each is valid"),
         (("--weights", "0.2,0.3,0.5"), "3 weights for 2 inputs"),
-        (("--weights", "nan,1"), "the weights are [nan, 1.0]; finite ones are valid"),
-        (("--weights", "inf,1", "--any-sum"), "finite ones are valid"),
+        (("--weights", "nan,1"), "the weights are [nan, 1.0]; finite ones, not all 0, are valid"),
+        (("--weights", "0,0", "--any-sum"), "the weights are [0.0, 0.0]; finite ones, not all 0"),
+        (("--weights", "inf,1", "--any-sum"), "finite ones, not all 0, are valid"),
         (("--weights", "half,half"), "--weights 'half,half': numbers with commas between"),
         (("--weights", "0.5,0.5", "--rule", "uniform"), "not allowed with argument"),
         (("--rule", "unifrom"), "unknown kind 'unifrom' (did you mean 'uniform'?)"),
@@ -343,9 +344,10 @@ def test_a_signal_to_a_process_at_work(llamas: list[Path], tmp_path: Path) -> No
         "import os, signal, sys, time\n"
         "from anytrain.averaging import merge\n"
         "from anytrain.cli.main import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has none\n"
         "true = merge._block\n"
         "def slow(*arguments):\n"
-        "    print('at work', flush=True); time.sleep(0.2); true(*arguments)\n"
+        "    os.write(1, b'at work\\n'); time.sleep(0.2); true(*arguments)\n"
         "merge._block = slow\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )

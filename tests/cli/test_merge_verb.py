@@ -14,7 +14,7 @@ from anytrain.averaging import schedule_free
 from anytrain.cli.main import main
 from anytrain.files import sha256
 from anytrain.headers import INDEX, SINGLE, read_header
-from anytrain.merging import DTYPES
+from anytrain.merging import DTYPES, opened
 from anytrain.models.shape import DecoderShape
 from anytrain.rules import weights
 from anytrain.training.checkpoint import read_tensors
@@ -115,6 +115,13 @@ def test_checkpoints_in_place(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(folder)
     (row,) = merged_json(".", "--dry-run")["inputs"]
     assert row["step"] == 4.0
+
+
+def test_what_is_read_is_not_deleted(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    with opened([f"{copy}@3..4", f"{copy}@6"]):
+        assert [at(copy, step).delete() for step in (3, 4, 5, 6)] == [False, False, True, False]
+    assert at(copy, 3).delete()
 
 
 def test_a_run_alone_is_its_last_checkpoint(run: Path) -> None:
@@ -380,7 +387,9 @@ def test_the_type_is_as_asked(dtype: str, llamas: list[Path], tmp_path: Path) ->
         assert tensor.dtype == getattr(torch, dtype)
         exact = weighted([0.5, 0.5], [tensors[name] for tensors in inputs])
         assert worst(tensor, exact, DTYPES[dtype]) <= 0.5  # where torch rounds twice, we do not
-    assert json.loads((tmp_path / "m" / "config.json").read_text())["dtype"] == dtype
+    before = json.loads((llamas[1] / "config.json").read_text())
+    made = json.loads((tmp_path / "m" / "config.json").read_text())
+    assert made == before | {"dtype": dtype}
 
 
 def test_the_type_stays(run: Path, tmp_path: Path) -> None:

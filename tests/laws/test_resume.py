@@ -111,7 +111,7 @@ LOST = [
     ("optimizer/z/", "schedule_free"),
     ("numbers", "schedule_free"),
     ("average/ema25/", "adamw"),
-    ("track/0.1/", "adamw"),
+    ("track/0.133/", "adamw"),
     ("samples", "adamw"),
 ]
 

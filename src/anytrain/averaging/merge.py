@@ -10,25 +10,20 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anytrain.averaging import sums
+from anytrain.averaging.blocks import BLOCK, Room
 from anytrain.errors import UserError
-from anytrain.layout import SIZES, Entry
-
-BLOCK = 1 << 17  # elements: the block, its sum and one input's share stay in the nearest caches
+from anytrain.layout import SIZES, Entry, Packed
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 # What a model computes, or counts, and does not learn: the last input's stays as it is.
 BUFFERS = ("inv_freq", "running_mean", "running_var", "num_batches_tracked", "masked_bias")
-
-_IOVECS = min(os.sysconf("SC_IOV_MAX"), 1024)  # stretches of memory that one call fills
-_OPEN = 48  # files that a thread keeps open
 
 
 @dataclass(frozen=True)
@@ -41,11 +36,27 @@ class Source:
     @classmethod
     def of(cls, name: str, entries: Mapping[str, Entry]) -> "Source":
         """An input that is stored as it is."""
-        return cls(name, {key: ((1.0, entry),) for key, entry in entries.items()})
+        return cls(name, _Alone(Packed(entries)))
 
     def entry(self, key: str) -> Entry:
         """Type and shape of a tensor."""
         return self.terms[key][0][1]
+
+
+class _Alone(Mapping[str, tuple[tuple[float, Entry], ...]]):
+    """Each tensor as the only term of its sum."""
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self.entries = entries
+
+    def __getitem__(self, key: str) -> tuple[tuple[float, Entry], ...]:
+        return ((1.0, self.entries[key]),)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
 
 
 class Task(NamedTuple):
@@ -87,39 +98,43 @@ def copied(key: str, entry: Entry) -> bool:
     return entry.dtype not in FLOATS or key.endswith(BUFFERS)
 
 
-def tasks(
-    sources: Sequence[Source], weights: Sequence[float], targets: Mapping[str, Entry]
-) -> list[Task]:
-    """What to compute; inputs that weigh nothing are not read."""
-    found = []
-    for key, target in targets.items():
-        if copied(key, sources[-1].entry(key)):
-            used = [(sources[-1], 1.0)]
-        else:
-            used = [(s, float(c)) for s, c in zip(sources, weights, strict=True) if c != 0.0]
-        parts = tuple((c * own, entry) for s, c in used for own, entry in s.terms[key])
-        found.append(Task(key, parts, target))
-    return found
+class Work:
+    """What to compute, a task for each target; inputs that weigh nothing are not read."""
+
+    def __init__(
+        self, sources: Sequence[Source], weights: Sequence[float], targets: Mapping[str, Entry]
+    ) -> None:
+        pairs = zip(sources, map(float, weights), strict=True)
+        self.last, self.targets = sources[-1], Packed(targets)
+        self.used = [(source, weight) for source, weight in pairs if weight != 0.0]
+        assert self.used, "every weight is 0"
+
+    def __iter__(self) -> Iterator[Task]:
+        for key, target in self.targets.items():
+            alone = copied(key, self.last.entry(key))
+            used = [(self.last, 1.0)] if alone else self.used
+            parts = tuple((c * own, entry) for s, c in used for own, entry in s.terms[key])
+            yield Task(key, parts, target)
+
+    @property
+    def bytes(self) -> int:
+        """Of input, to be read."""
+        return sum(entry.bytes for task in self for _, entry in task.parts)
 
 
-def bytes_read(work: Sequence[Task]) -> int:
-    """Bytes of input that `run` will read."""
-    return sum(entry.bytes for task in work for _, entry in task.parts)
-
-
-def run(work: Sequence[Task], progress: Callable[[int], Any] = lambda _: None) -> None:
+def run(work: Work, progress: Callable[[int], Any] = lambda _: None) -> None:
     """Compute every task into files that exist in their full length.
 
     `progress` gets the bytes of input read since the last call. Raises a UserError that names
     file and tensor for NaN, and the tensor for values that the output's type cannot hold.
     """
-    workers = min(8, len(os.sched_getaffinity(0)))
+    workers = min(8, _cpus())
     lock, pieces = threading.Lock(), _pieces(work)
     failed = threading.Event()
 
     def drain() -> None:
         done = 0
-        with np.errstate(all="ignore"), _Room() as room:
+        with np.errstate(all="ignore"), Room() as room:
             while True:
                 with lock:
                     progress(done)
@@ -143,51 +158,28 @@ def run(work: Sequence[Task], progress: Callable[[int], Any] = lambda _: None) -
             raise
 
 
-def _pieces(work: Sequence[Task]) -> Iterator[tuple[Task, int, int]]:
+def _cpus() -> int:
+    """Those that this process may use, where the system says which."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _pieces(work: Work) -> Iterator[tuple[Task, int, int]]:
     for task in work:
         count = task.target.elements
         for start in range(0, count, BLOCK):
             yield task, start, min(start + BLOCK, count)
 
 
-class _Room:
-    """The memory and the open files of one thread."""
-
-    def __init__(self) -> None:
-        self.raw = bytearray(8 * BLOCK)
-        self.sum = np.empty(BLOCK, dtype=np.float64)
-        self.term = np.empty(BLOCK, dtype=np.float64)
-        self.half: NDArray[np.uint32] = np.empty(BLOCK, dtype=np.uint32)
-        self.open: dict[tuple[Path, int], int] = {}
-
-    def __enter__(self) -> "_Room":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for descriptor in self.open.values():
-            os.close(descriptor)
-
-    def file(self, path: Path, flags: int) -> int:
-        """A descriptor; the one that was opened first makes way."""
-        if (path, flags) not in self.open:
-            if len(self.open) >= _OPEN:
-                os.close(self.open.pop(next(iter(self.open))))
-            self.open[path, flags] = os.open(path, flags)
-        return self.open[path, flags]
-
-
 # --- one block -------------------------------------------------------------------------------
 
 
-def _block(task: Task, start: int, stop: int, room: _Room) -> None:
+def _block(task: Task, start: int, stop: int, room: Room) -> None:
     """Elements start … stop of one tensor."""
     if task.copied:
-        raw = _read(task.parts[0][1], start, stop, room)
-        if task.target.dtype in FLOATS:
-            values, _ = sums.widened(raw, task.target.dtype, room.term, room.half)
-            if np.isnan(values).any():
-                raise _blame(task, start, stop, room)
-        _write(task.target, start, raw, room)
+        raw = room.read(task.parts[0][1], start, stop)
+        if task.target.dtype in FLOATS and np.isnan(room.widened(raw, task.target.dtype)[0]).any():
+            raise _blame(task, start, stop, room)
+        room.write(task.target, start, raw)
         return
     total, dtype = _total(task, start, stop, room), task.target.dtype
     largest = sums.largest(total)
@@ -198,10 +190,10 @@ def _block(task: Task, start: int, stop: int, room: _Room) -> None:
         raise UserError(
             f"tensor {task.key!r} holds {largest:.4g}, beyond {dtype}; another --dtype is valid"
         )
-    _write(task.target, start, memoryview(out).cast("B"), room)
+    room.write(task.target, start, memoryview(out).cast("B"))
 
 
-def _total(task: Task, start: int, stop: int, room: _Room) -> NDArray[np.float64]:
+def _total(task: Task, start: int, stop: int, room: Room) -> NDArray[np.float64]:
     total, dtype = room.sum[: stop - start], task.target.dtype
     if dtype == "F64" and len(task.parts) > 1:  # a sum of doubles needs more than doubles
         for low in range(start, stop, sums.SLICE):
@@ -210,8 +202,7 @@ def _total(task: Task, start: int, stop: int, room: _Room) -> NDArray[np.float64
         return total
     bound = 0.0
     for number, (weight, entry) in enumerate(task.parts):
-        raw = _read(entry, start, stop, room)
-        values, stored = sums.widened(raw, entry.dtype, room.term, room.half)
+        values, stored = room.values(entry, start, stop)
         bound += abs(weight) * sums.largest(stored)
         if number == 0:
             np.multiply(values, weight, out=total)  # not added to 0, which would lose a −0
@@ -219,79 +210,30 @@ def _total(task: Task, start: int, stop: int, room: _Room) -> NDArray[np.float64
             values *= weight
             total += values
     again = sums.doubtful(total, len(task.parts), bound, dtype)
-    for places in np.split(again, range(sums.SLICE, again.size, sums.SLICE)):
-        if places.size:
-            low, high = start + int(places[0]), start + int(places[-1]) + 1
-            total[places] = _careful(task, low, high, room, places - places[0])
+    for first in range(0, again.size, sums.SLICE):
+        places = again[first : first + sums.SLICE]
+        low, high = start + int(places[0]), start + int(places[-1]) + 1
+        total[places] = _careful(task, low, high, room, places - places[0])
     return total
 
 
 def _careful(
-    task: Task, start: int, stop: int, room: _Room, places: Any = slice(None)
+    task: Task, start: int, stop: int, room: Room, places: Any = slice(None)
 ) -> NDArray[np.float64]:
     """The sum at some places among the elements start … stop, their rounding errors kept."""
 
     def values(number: int) -> NDArray[np.float64]:
-        entry = task.parts[number][1]
-        raw = _read(entry, start, stop, room)
-        found, _ = sums.widened(raw, entry.dtype, room.term, room.half)
-        return np.array(found[places])
+        return np.array(room.values(task.parts[number][1], start, stop)[0][places])
 
     return sums.careful([weight for weight, _ in task.parts], values, task.target.dtype)
 
 
-def _blame(task: Task, start: int, stop: int, room: _Room) -> UserError:
+def _blame(task: Task, start: int, stop: int, room: Room) -> UserError:
     """Says which file the NaN is in."""
     for _, entry in task.parts:
-        raw = _read(entry, start, stop, room)
-        values, _ = sums.widened(raw, entry.dtype, room.term, room.half)
-        wrong = np.flatnonzero(np.isnan(values))
+        wrong = np.flatnonzero(np.isnan(room.values(entry, start, stop)[0]))
         if wrong.size:
             first = start + int(wrong[0])
             file = next(entry.parts(first, first + 1)).file
             return UserError(f"{file}: tensor {task.key!r} holds NaN; finite values are valid")
     return UserError(f"tensor {task.key!r} holds infinities that cancel; finite values are valid")
-
-
-# --- bytes -----------------------------------------------------------------------------------
-
-
-def _read(entry: Entry, start: int, stop: int, room: _Room) -> memoryview:
-    size = SIZES[entry.dtype]
-    raw = memoryview(room.raw)[: (stop - start) * size]
-    for file, offset, runs in entry.parts(start, stop):
-        into = [raw[(low - start) * size : (high - start) * size] for low, high in runs]
-        try:
-            _transfer(os.preadv, room.file(file, os.O_RDONLY), into, offset)
-        except EOFError as error:
-            raise UserError(f"{file} was truncated while it was read") from error
-        except OSError as error:
-            raise UserError(f"{file}: {error.strerror}") from error
-    return raw
-
-
-def _write(entry: Entry, start: int, raw: memoryview, room: _Room) -> None:
-    size = SIZES[entry.dtype]
-    for file, offset, runs in entry.parts(start, start + len(raw) // size):
-        out = [raw[(low - start) * size : (high - start) * size] for low, high in runs]
-        _transfer(os.pwritev, room.file(file, os.O_WRONLY), out, offset)
-
-
-def _transfer(
-    call: Callable[[int, list[memoryview], int], int],
-    descriptor: int,
-    pieces: list[memoryview],
-    offset: int,
-) -> None:
-    """All of some memory to or from contiguous bytes of a file."""
-    first = 0
-    while first < len(pieces):
-        count = call(descriptor, pieces[first : first + _IOVECS], offset)
-        if count == 0:
-            raise EOFError
-        offset += count
-        while first < len(pieces) and count >= len(pieces[first]):
-            count -= len(pieces[first])
-            first += 1
-        if count:
-            pieces[first] = pieces[first][count:]

@@ -68,10 +68,9 @@ def _write_index(last: Input, draft: Path, files: Mapping[Path, Sequence[str]]) 
 
 
 def _carry_over(directory: Path, draft: Path, dtype: str | None) -> None:
-    """Config, tokenizer and code of the last input, not its weights nor its card."""
+    """Config, tokenizer and code of the last input, not its weights; its card is written over."""
     for path in sorted(directory.iterdir()):
-        left = path.name.endswith(_LEFT) or path.name in ("README.md", RECORD)
-        if path.is_file() and not left:
+        if path.is_file() and not path.name.endswith(_LEFT):
             shutil.copyfile(path, draft / path.name)
     config = draft / "config.json"
     if dtype is not None and config.is_file():

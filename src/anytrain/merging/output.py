@@ -157,8 +157,8 @@ def _run(
     targets: Mapping[str, Entry],
     progress: Callable[[int, int], Any],
 ) -> int:
-    work = merge.tasks([found.source for found in inputs], weights, targets)
-    total = merge.bytes_read(work)
+    work = merge.Work([found.source for found in inputs], weights, targets)
+    total = work.bytes
     merge.run(work, lambda done: progress(done, total))
     return total
 

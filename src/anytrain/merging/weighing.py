@@ -13,8 +13,8 @@ def weights_by_hand(inputs: Sequence[Input], given: Sequence[float], any_sum: bo
     """Weights that were given, one an input; they sum to one unless `any_sum`."""
     if len(given) != len(inputs):
         raise UserError(f"{len(given)} weights for {len(inputs)} inputs; one each is valid")
-    if not all(isfinite(weight) for weight in given):
-        raise UserError(f"the weights are {list(given)}; finite ones are valid")
+    if not all(isfinite(weight) for weight in given) or not any(given):
+        raise UserError(f"the weights are {list(given)}; finite ones, not all 0, are valid")
     total = sum(given)
     if not any_sum and abs(total - 1.0) > 1e-6:
         raise UserError(f"the weights sum to {total:.6g}; 1 is valid (or --any-sum)")
