@@ -5,7 +5,7 @@
 # run. It is no language model, but it has the same two enemies, what has not been learned yet and
 # noise, and a schedule that loses here has to say why it should win there.
 #
-#     pip install 'anytrain[theory]'
+#     pip install 'anytrain[report]'
 #     python examples/theory_notebook.py          or open it as a notebook: cells begin with # %%
 
 # %%

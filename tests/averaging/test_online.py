@@ -365,7 +365,7 @@ def test_state_goes_there_and_back() -> None:
         moved(each)
         both.update()
     assert all(same(averages.tensors[n], back.tensors[n]) for n in averages.rules)
-    assert set(saved) == {"t", "since", "rules", "tensors"}
+    assert set(saved) == {"t", "since", "skipped", "kept", "rules", "tensors"}
 
 
 def test_a_state_that_does_not_fit() -> None:

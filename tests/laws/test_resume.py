@@ -51,6 +51,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "bf16": {"train": {"batch": 4, "context": 16, "micro_batch": 4, "precision": "bf16"}},
     "snapshots": {"snapshots": {"tracks": [0.1, 0.25]}},
     "half steps": {"train": {"batch": 4, "context": 16, "micro_batch": 4, "reference_batch": 8}},
+    "every third step": {"train": {"batch": 4, "context": 16, "average_every": 3}},
     "tied": {"model": {"layers": 1, "width": 16, "heads": 2, "tied": True}},
     "anytime shape": {
         "model": {

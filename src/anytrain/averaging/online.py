@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from anytrain import rules as rule_book
+from anytrain.averaging.moves import Move, follow, local
 from anytrain.errors import nearest
 from anytrain.rules import DEFAULTS, Rule
 
@@ -60,11 +61,6 @@ def _unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def _local(tensor: Tensor) -> Tensor:
-    """This rank's shard of a distributed tensor: averaging is elementwise and needs no more."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor.detach()
-
-
 def schedule_free(y: Tensor, z: Tensor, beta1: float) -> Tensor:
     """x = y + (1 − 1/β₁)(z − y), since y = (1 − β₁)z + β₁x (arXiv:2405.15682, algorithm 1).
 
@@ -78,16 +74,16 @@ def schedule_free(y: Tensor, z: Tensor, beta1: float) -> Tensor:
 def swapped(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
     """Inside, the model has the values of `tensors` (canonical names); restored on every exit."""
     live = canonical_tensors(model)
-    raw = {name: _local(live[name]).clone() for name in tensors}
+    raw = {name: local(live[name]).clone() for name in tensors}
     try:
         with torch.no_grad():
             for name, tensor in tensors.items():
-                _local(live[name]).copy_(_local(tensor))
+                local(live[name]).copy_(local(tensor))
         yield
     finally:
         with torch.no_grad():
             for name, tensor in raw.items():
-                _local(live[name]).copy_(tensor)
+                local(live[name]).copy_(tensor)
 
 
 class Averages:
@@ -96,14 +92,25 @@ class Averages:
     Averages of 16-bit weights are fp32 (a bf16 average rounds its updates to zero). They begin
     as copies of the weights and follow every parameter, frozen ones included, and every floating
     point buffer. Integer buffers are copied, never averaged. Tied weights are kept once.
+
+    With `every` = s they move at every s-th step alone, by as much as the rule would have in s:
+    1 − ∏(1 − ρ). That is another estimator: the same profile over every s-th iterate, each with
+    the mass of the s − 1 before it.
     """
 
-    def __init__(self, model: nn.Module, rules: Mapping[str, Rule] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, rules: Mapping[str, Rule] | None = None, every: int = 1
+    ) -> None:
         """Begin averages of `model`, by default anytime EMAs of five widths.
 
         Raises ValueError for a rule that is not callable or a name that cannot name weights.
         """
+        if every < 1:
+            raise ValueError(f"every = {every}; 1 step or more is valid")
         self.model = model
+        self.every = every  # steps
+        self.skipped = 0  # steps since the averages moved
+        self.kept: dict[str, float] = {}  # ∏(1 − ρ) over them
         self.t = 0.0  # steps at the reference batch
         self.rules: dict[str, Rule] = {}
         self.since: dict[str, float] = {}  # progress t at which each began
@@ -127,6 +134,7 @@ class Averages:
             raise ValueError(f"average {name!r}: {rule!r} is not a rule; AnytimeEma(25) is one")
         self.rules[name] = rule
         self.since[name] = self.t
+        self.kept[name] = 1.0
         self.tensors[name] = {
             key: tensor.detach().to(_average_dtype(tensor), copy=True)
             for key, tensor in canonical_tensors(self.model).items()
@@ -135,30 +143,39 @@ class Averages:
     def remove(self, name: str) -> None:
         """Forget one average."""
         self._known(name)
-        for table in (self.rules, self.since, self.tensors):
+        for table in (self.rules, self.since, self.kept, self.tensors):
             del table[name]
 
-    @torch.no_grad()
     def update(self, dt: float = 1.0, t: float | None = None) -> None:
         """Move every average towards the weights; call it once after each optimizer step.
 
         `dt` is how far the step advanced t: 1, or the ratio of its batch to the reference batch.
         `t` is where that led, for a caller who counts it exactly; otherwise it adds up here.
         """
+        follow(self.live(), self.due(dt, t))
+
+    def due(self, dt: float = 1.0, t: float | None = None) -> list[Move]:
+        """Count one step, and say how the averages have to move now; `update` then carries it out.
+
+        For a caller who moves several `Averages`, or takes the optimizer's step, in the same pass.
+        """
         self._require_raw("update")
         if not dt > 0:
             raise ValueError(f"dt = {dt}; above 0 steps is valid")
         self.t = self.t + dt if t is None else t
-        live = {name: _local(tensor) for name, tensor in canonical_tensors(self.model).items()}
-        moving = {n: w.to(_average_dtype(w)) for n, w in live.items() if w.is_floating_point()}
-        for name, rule in self.rules.items():
-            average = self.tensors[name]
-            targets = [_local(average[key]) for key in moving]
-            # In place and over all tensors at once: a temporary each would cost ten times more.
-            torch._foreach_lerp_(targets, list(moving.values()), rule(self.t, dt))
-            for key, tensor in live.items():
-                if not tensor.is_floating_point():
-                    _local(average[key]).copy_(tensor)
+        rho = {name: rule(self.t, dt) for name, rule in self.rules.items()}
+        self.skipped += 1
+        if self.skipped < self.every:
+            self.kept = {name: kept * (1.0 - rho[name]) for name, kept in self.kept.items()}
+            return []
+        if self.every > 1:
+            rho = {name: 1.0 - self.kept[name] * (1.0 - part) for name, part in rho.items()}
+        self.skipped, self.kept = 0, dict.fromkeys(self.rules, 1.0)
+        return [Move(rho[name], self.tensors[name]) for name in self.rules]
+
+    def live(self) -> dict[str, Tensor]:
+        """The model's tensors by canonical name, of sharded ones what is here."""
+        return {name: local(tensor) for name, tensor in canonical_tensors(self.model).items()}
 
     @contextlib.contextmanager
     def applied(self, name: str) -> Iterator[nn.Module]:
@@ -186,11 +203,13 @@ class Averages:
             self.active = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything to go on from: progress, starts, rules as text, tensors."""
+        """Everything to go on from: progress, starts, rules as text, what is pending, tensors."""
         self._require_raw("save")
         return {
             "t": self.t,
             "since": dict(self.since),
+            "skipped": self.skipped,
+            "kept": dict(self.kept),
             "rules": {name: rule_book.spec(rule) for name, rule in self.rules.items()},
             "tensors": {name: dict(tensors) for name, tensors in self.tensors.items()},
         }
@@ -212,6 +231,8 @@ class Averages:
                 tensor.copy_(state["tensors"][name][key])
         self.t = float(state["t"])
         self.since = {name: float(t) for name, t in state["since"].items()}
+        self.skipped = int(state["skipped"])
+        self.kept = {name: float(part) for name, part in state["kept"].items()}
 
     def _known(self, name: str) -> None:
         if name not in self.rules:

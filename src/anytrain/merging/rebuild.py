@@ -116,7 +116,10 @@ def _of_snapshot(run: RunDir, snapshot: StoredSnapshot) -> Iterator[Kept]:
 
 def _of_checkpoint(run: RunDir, checkpoint: Checkpoint) -> Iterator[Kept]:
     """Its tracks and its averages: those of a rule of ours that began at step 0."""
+    moved_every_step = checkpoint.state["recipe"]["train"].get("average_every", 1) == 1
     for kind, key in (("track", "tracks"), ("average", "averages")):
+        if kind == "average" and not moved_every_step:
+            continue
         held = checkpoint.state.get(key, {"rules": {}})
         for name, spec in held["rules"].items():
             if held["since"][name] == 0 and spec.partition(":")[0] in rules.KINDS:

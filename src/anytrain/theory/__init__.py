@@ -26,14 +26,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What simulates needs numba, an extra, which exponents and problems should not wait for."""
+    """What simulates loads compiled code, which exponents and problems should not wait for."""
     if name in ("Diverged", "Risk", "ScheduleFree", "simulate"):
-        try:
-            import numba  # noqa: F401
-        except ImportError as error:
-            from anytrain.errors import missing_extra
-
-            raise missing_extra("numba", "theory", "the simulator") from error
         from anytrain.theory import moments, risk
 
         return getattr(moments if name == "ScheduleFree" else risk, name)

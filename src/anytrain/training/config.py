@@ -86,12 +86,13 @@ class Train:
     reference_batch: int | None = None  # sequences; the batch at which t advances by 1
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast over fp32 weights
     clip: float | None = 1.0  # global gradient norm
+    average_every: int = 1  # steps between moves of the averages; above 1 is another estimator
     seed: int = 0
     compile: bool | None = None  # None: on CUDA, not on CPU
     deterministic: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("batch", "context", "micro_batch", "reference_batch"):
+        for name in ("batch", "context", "micro_batch", "reference_batch", "average_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"train.{name} = {value}; 1 or more is valid")

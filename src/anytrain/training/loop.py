@@ -50,8 +50,6 @@ def train(run: Run, batches: Iterable[Tensor], lr: Schedule) -> Iterator[Record]
                 f"step {run.clock.step + 1}: loss {loss:g}, gradient norm {norm:g}; the step was "
                 f"not taken, weights and averages are those of step {run.clock.step}"
             )
-        run.optimizer.step()
-        run.optimizer.zero_grad()
         run.advance()
         yield Record(run.clock.step, run.clock.tokens, run.clock.t, rate, loss, norm)
 

@@ -1,10 +1,11 @@
 """Optimizers behind one face: a rate for all, state under the model's own tensor names.
 
 The update rules are PyTorch's and the `schedulefree` package's. What is ours: which parameter goes
-where, how the schedule's rate reaches each group, and a state that is flat tensors and plain data.
+where, how the schedule's rate reaches each group, running averages that move with the step, and a
+state that is flat tensors and plain data.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 
 from anytrain.averaging import canonical_tensors, schedule_free
+from anytrain.averaging.moves import Move, follow, local
+from anytrain.training.adamw import AdamW
 from anytrain.training.config import Optimizer as Settings
 
 # Numbers that a group changes as it steps; its other numbers are the recipe's.
@@ -38,9 +41,20 @@ class Optimizers:
                 group["lr"] = lr * group["scale"]
         return lr
 
-    def step(self) -> None:
+    def step(self, live: Mapping[str, Tensor], moves: Sequence[Move]) -> None:
+        """Step, and carry the moves out towards what that makes of the model's `live` tensors."""
+        averages = {
+            parameter: [local(move.tensors[name]) for move in moves]
+            for parameter, name in (self.names.items() if moves else ())
+        }
+        done: set[str] = set()
         for part in self.parts:
-            part.step()
+            if isinstance(part, AdamW):
+                moved = part.step_and_average(averages, [move.rho for move in moves])
+                done |= {self.names[parameter] for parameter in moved}
+            else:
+                part.step()
+        follow({name: tensor for name, tensor in live.items() if name not in done}, moves)
 
     def zero_grad(self) -> None:
         for part in self.parts:
@@ -113,13 +127,11 @@ def optimizers(settings: Settings, model: nn.Module, peak: float) -> Optimizers:
             adjust_lr_fn="match_rms_adamw",  # so that AdamW's peaks carry over
         )
         scale = (settings.adamw_peak or peak) / peak
-        adamw = torch.optim.AdamW(
-            _groups(settings, rest, scale), betas=betas, eps=settings.eps, fused=True
-        )
+        adamw = AdamW(_groups(settings, rest, scale), betas=betas, eps=settings.eps, fused=True)
         parts = [muon, adamw]
     elif settings.kind == "adamw":
         groups = _groups(settings, named.values())
-        parts = [torch.optim.AdamW(groups, betas=betas, eps=settings.eps, fused=True)]
+        parts = [AdamW(groups, betas=betas, eps=settings.eps, fused=True)]
     elif settings.kind == "sgd":
         groups = _groups(settings, named.values())
         parts = [torch.optim.SGD(groups, lr=peak, momentum=settings.beta1)]

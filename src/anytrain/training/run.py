@@ -45,7 +45,7 @@ class Run:
         """A run at step 0; averages begin as copies of the weights."""
         peak = schedules.peak(recipe.built_schedule()) or 1.0
         optimizer = optimizers(recipe.optimizer, model, peak)
-        averages = Averages(model, recipe.built_rules())
+        averages = Averages(model, recipe.built_rules(), recipe.train.average_every)
         tracks = Averages(model, recipe.built_tracks())
         return cls(recipe, model, optimizer, averages, tracks, Clock(), micro_batch, eot)
 
@@ -66,15 +66,15 @@ class Run:
         return ends.cumsum(dim=1) - ends  # an end-of-text belongs to the document it ends
 
     def advance(self) -> None:
-        """One step was taken: counters and averages move together."""
-        train = self.recipe.train
-        self.clock.t = self.next_t()
+        """Step on the gradients that are there: weights, averages and counters move together."""
+        train, t = self.recipe.train, self.next_t()
+        moves = [*self.averages.due(train.dt, t), *self.tracks.due(train.dt, t)]
+        self.optimizer.step(self.averages.live(), moves)
+        self.optimizer.zero_grad()
+        self.clock.t = t
         self.clock.step += 1
         self.clock.samples += train.batch
         self.clock.tokens += train.batch * train.context
-        self.averages.update(train.dt, self.clock.t)
-        if self.tracks.rules:
-            self.tracks.update(train.dt, self.clock.t)
 
     def next_t(self) -> float:
         """t after the next step: from whole numbers of tokens, so that no rounding adds up."""
@@ -132,7 +132,8 @@ class Run:
             tensor.copy_(tensors[f"raw/{name}"])
         self.clock = Clock(**state["clock"])
         rules, tracks = self.recipe.built_rules(), self.recipe.built_tracks()
-        self.averages = self._restored("average", rules, tensors, state["averages"])
+        every = self.recipe.train.average_every
+        self.averages = self._restored("average", rules, tensors, state["averages"], every)
         self.tracks = self._restored("track", tracks, tensors, state.get("tracks", {"rules": {}}))
         prefix = "optimizer/"
         if state["recipe"]["optimizer"]["kind"] == self.optimizer.kind:
@@ -150,15 +151,17 @@ class Run:
         rules: Mapping[str, Rule],
         tensors: dict[str, Tensor],
         state: dict[str, Any],
+        every: int = 1,
     ) -> Averages:
         """Averages by these rules: what the state has of them, the others begun here."""
-        averages = Averages(self.model, {})
-        averages.t = self.clock.t
+        averages = Averages(self.model, {}, every)
+        averages.t, averages.skipped = self.clock.t, int(state.get("skipped", 0))
         for name, rule in rules.items():
             averages.add(name, rule)  # a copy of the weights, labelled with t
             if state["rules"].get(name) != rule_book.spec(rule):
                 continue
             averages.since[name] = float(state["since"][name])
+            averages.kept[name] = float(state["kept"][name])
             for key, average in averages.tensors[name].items():
                 average.copy_(tensors[f"{kind}/{name}/{key}"])
         return averages
@@ -166,4 +169,4 @@ class Run:
 
 def _numbers(averages: Averages) -> dict[str, Any]:
     state = averages.state_dict()
-    return {key: state[key] for key in ("t", "since", "rules")}
+    return {key: state[key] for key in ("t", "since", "rules", "skipped", "kept")}

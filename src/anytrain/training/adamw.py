@@ -1,0 +1,57 @@
+"""PyTorch's AdamW, whose step on a CPU is one pass over memory with the running averages in it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anytrain.averaging import kernels
+
+
+class AdamW(torch.optim.AdamW):
+    """State and settings are PyTorch's own; so is the step (its fused one), but for fp32 on a CPU.
+
+    There `averaging.kernels` takes it, whether or not averages go along: weights do not depend on
+    what is averaged. Its rounding is PyTorch's to an ulp or two of the largest term.
+    """
+
+    @torch.no_grad()
+    def step_and_average(
+        self, averages: Mapping[Tensor, Sequence[Tensor]], rho: Sequence[float]
+    ) -> set[Tensor]:
+        """One step; returns the parameters whose averages went along, by `rho` to the new weights.
+
+        All averages of a parameter, by parameter, or an empty mapping.
+        """
+        groups = [(group, p) for group in self.param_groups for p in group["params"]]
+        moving = [(group, p, p.grad) for group, p in groups if p.grad is not None]
+        if not all(kernels.fits(p, g, *averages.get(p, ())) for _, p, g in moving):
+            self.step()
+            return set()
+        for group, parameter, gradient in moving:
+            step = self._operands(group, parameter, gradient)
+            kernels.adamw(step, averages.get(parameter, ()), rho if averages else ())
+        return {parameter for _, parameter, _ in moving} if averages else set()
+
+    def _operands(
+        self, group: dict[str, Any], parameter: Tensor, gradient: Tensor
+    ) -> kernels.AdamWStep:
+        """Count a step of this parameter; its state begins as PyTorch's does."""
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            for key in ("exp_avg", "exp_avg_sq"):
+                state[key] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+        state["step"] += 1
+        return kernels.AdamWStep(
+            weights=parameter.detach(),
+            gradient=gradient,
+            first=state["exp_avg"],
+            second=state["exp_avg_sq"],
+            step=float(state["step"]),
+            lr=group["lr"],
+            betas=group["betas"],
+            eps=group["eps"],
+            decay=group["weight_decay"],
+        )
