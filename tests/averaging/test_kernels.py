@@ -46,7 +46,7 @@ def test_average_is_its_plain_twin(shape: tuple[int, ...], many: int) -> None:
     theirs, start = copies(ours), copies(ours)
     for step in range(1, 5):
         (weights,) = drawn(1, shape, seed=step)
-        kernels.average(weights, ours, RHO[:many])
+        kernels.average([weights], [ours], RHO[:many])
         plain(weights, theirs, RHO[:many])
         assert equal(ours, theirs)
         for average, begun, rho in zip(ours, start, RHO, strict=False):
@@ -62,15 +62,17 @@ def test_threads_and_shards_change_no_bit(threads: object) -> None:
         threads(count)
         averages, w = copies(whole), weights.clone()
         moments = [torch.zeros(size), torch.zeros(size)]
-        kernels.adamw(kernels.AdamWStep(w, gradient, *moments, step=1, **STEP), averages, RHO[:5])
-        kernels.average(w, averages, RHO[3:8])
+        kernels.adamw(
+            [kernels.AdamWStep(w, gradient, *moments, step=1, **STEP)], [averages], RHO[:5]
+        )
+        kernels.average([w], [averages], RHO[3:8])
         found.append([w, *moments, *averages])
     assert equal(found[0], found[1])
     assert equal(found[0], found[2])
     parts = [copies([t[a:b] for t in whole]) for a, b in ((0, 101), (101, size))]
     for (a, b), part in zip(((0, 101), (101, size)), parts, strict=True):
-        kernels.average(weights[a:b], part, RHO[:5])
-    kernels.average(weights, whole, RHO[:5])
+        kernels.average([weights[a:b]], [part], RHO[:5])
+    kernels.average([weights], [whole], RHO[:5])
     assert equal(whole, [torch.cat(pair) for pair in zip(*parts, strict=True)])
 
 
@@ -95,7 +97,7 @@ def test_adamw_is_the_textbooks_and_pytorchs(settings: dict) -> None:
         [theirs], settings["lr"], settings["betas"], settings["eps"], settings["decay"], fused=True
     )
     for s, gradient in enumerate(gradients, start=1):
-        kernels.adamw(kernels.AdamWStep(weights, gradient, *moments, step=s, **settings))
+        kernels.adamw([kernels.AdamWStep(weights, gradient, *moments, step=s, **settings)])
         theirs.grad = gradient
         peer.step()
         torch.testing.assert_close(weights, theirs.detach(), rtol=3e-6, atol=1e-7)
@@ -112,10 +114,10 @@ def test_averages_in_adamws_pass_are_those_after_it(many: int) -> None:
     two = replace(one, **dict(zip(
         ("weights", "first", "second"), copies([one.weights, one.first, one.second]), strict=True
     )))  # fmt: skip
-    kernels.adamw(one, averages, RHO[:many])
-    kernels.adamw(two)
+    kernels.adamw([one], [averages], RHO[:many])
+    kernels.adamw([two])
     if apart:
-        kernels.average(two.weights, apart, RHO[:many])
+        kernels.average([two.weights], [apart], RHO[:many])
     assert equal([one.weights, one.first, *averages], [two.weights, two.first, *apart])
     assert not torch.equal(one.weights, start)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from math import sqrt
 
 import numpy as np
@@ -27,6 +26,7 @@ _SMALL = 1 << 18  # elements below which other threads cost more than they give
 
 Array = NDArray[np.float32]
 Numbers = tuple[np.float32, ...]
+Cut = Callable[[Array], Array]  # the part of an array that one thread does
 
 
 @njit(cache=True, nogil=True)
@@ -102,37 +102,55 @@ class AdamWStep:
         return _singles(exact)
 
 
-def average(weights: Tensor, averages: Sequence[Tensor], rho: Sequence[float]) -> None:
-    """Move every average of one tensor; contiguous fp32 tensors of one size, on the CPU."""
-    w, flat, single = _flat(weights), [_flat(tensor) for tensor in averages], _singles(rho)
+def average(
+    weights: Sequence[Tensor], averages: Sequence[Sequence[Tensor]], rho: Sequence[float]
+) -> None:
+    """Move `averages[i]`, all those of `weights[i]`, towards it; tensors that `fits` takes."""
+    single = _singles(rho)
+    flat = [
+        (_flat(w), tuple([_flat(tensor) for tensor in mine]))
+        for w, mine in zip(weights, averages, strict=True)
+    ]
 
-    def share(part: slice) -> None:
-        _follow(w[part], [a[part] for a in flat], single)
+    def share(cut: Cut) -> None:
+        for w, mine in flat:
+            _follow(cut(w), tuple([cut(a) for a in mine]), single)
 
-    _in_threads(share, w.size)
+    _in_threads(share, sum(w.size for w, _ in flat))
 
 
-def adamw(step: AdamWStep, averages: Sequence[Tensor] = (), rho: Sequence[float] = ()) -> None:
-    """Take the step, and move every average of the tensor towards what it gives."""
-    operands = [_flat(t) for t in (step.weights, step.gradient, step.first, step.second)]
-    flat, single, numbers = [_flat(tensor) for tensor in averages], _singles(rho), step.numbers
+def adamw(
+    steps: Sequence[AdamWStep],
+    averages: Sequence[Sequence[Tensor]] | None = None,
+    rho: Sequence[float] = (),
+) -> None:
+    """Take the steps, and move `averages[i]`, those of step i's tensor, towards what it gives."""
+    single = _singles(rho)
+    flat = [
+        (
+            [_flat(t) for t in (step.weights, step.gradient, step.first, step.second)],
+            step.numbers,
+            [_flat(tensor) for tensor in mine],
+        )
+        for step, mine in zip(steps, averages or [()] * len(steps), strict=True)
+    ]
 
-    def share(part: slice) -> None:
-        w, g, m, v = (tensor[part] for tensor in operands)
-        mine = tuple(a[part] for a in flat)
-        if mine:
-            few, parts = mine[:ABREAST], single[:ABREAST]
-            _adamw_and_average(w, g, m, v, few, numbers, parts)
+    def share(cut: Cut) -> None:
+        for tensors, numbers, averages in flat:
+            w, g, m, v = (cut(tensor) for tensor in tensors)
+            if not averages:
+                _adamw(w, g, m, v, numbers)
+                continue
+            mine = tuple([cut(a) for a in averages])
+            _adamw_and_average(w, g, m, v, mine[:ABREAST], numbers, single[:ABREAST])
             _follow(w, mine[ABREAST:], single[ABREAST:])
-        else:
-            _adamw(w, g, m, v, numbers)
 
-    _in_threads(share, operands[0].size)
+    _in_threads(share, sum(tensors[0].size for tensors, _, _ in flat))
 
 
-def _follow(w: Array, averages: Sequence[Array], rho: Numbers) -> None:
+def _follow(w: Array, averages: tuple[Array, ...], rho: Numbers) -> None:
     for k in range(0, len(averages), ABREAST):
-        _average(w, tuple(averages[k : k + ABREAST]), rho[k : k + ABREAST])
+        _average(w, averages[k : k + ABREAST], rho[k : k + ABREAST])
 
 
 def fits(*tensors: Tensor) -> bool:
@@ -148,14 +166,16 @@ def _flat(tensor: Tensor) -> Array:
     return tensor.numpy().reshape(-1)  # a view: the tensor is contiguous
 
 
-def _in_threads(share: Callable[[slice], None], size: int) -> None:
-    """Do slices of `size` elements in as many threads as PyTorch computes with."""
-    threads = torch.get_num_threads() if size >= _SMALL else 1
+def _in_threads(share: Callable[[Cut], None], elements: int) -> None:
+    """Cut every array into as many parts as PyTorch computes with threads, one for each."""
+    threads = torch.get_num_threads() if elements >= _SMALL else 1
     if threads == 1:
-        return share(slice(0, size))
-    cuts = [size * n // threads for n in range(threads + 1)]
-    parts = [slice(a, b) for a, b in pairwise(cuts)]
-    list(_pool(threads).map(share, parts))
+        return share(lambda array: array)
+
+    def part(number: int) -> None:
+        share(lambda a: a[a.size * number // threads : a.size * (number + 1) // threads])
+
+    list(_pool(threads).map(part, range(threads)))
 
 
 @cache

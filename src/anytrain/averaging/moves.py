@@ -26,6 +26,9 @@ def follow(live: Mapping[str, Tensor], moves: Sequence[Move]) -> None:
     `plain`. What is no floating point number is copied.
     """
     rho = [move.rho for move in moves]
+    if not moves:
+        return
+    on_cpu: list[tuple[Tensor, list[Tensor]]] = []
     on_cuda: list[tuple[Tensor, list[Tensor]]] = []
     for name, tensor in live.items():
         averages = [local(move.tensors[name]) for move in moves]
@@ -33,14 +36,15 @@ def follow(live: Mapping[str, Tensor], moves: Sequence[Move]) -> None:
             for average in averages:
                 average.copy_(tensor)
             continue
-        if tensor.device.type == "cuda":
+        if tensor.is_cuda:
             on_cuda.append((tensor, averages))
             continue
-        wide = tensor.to(averages[0].dtype) if averages else tensor
+        wide = tensor.to(averages[0].dtype)
         if kernels.fits(wide, *averages):
-            kernels.average(wide, averages, rho)
+            on_cpu.append((wide, averages))
         else:
             plain(wide, averages, rho)
+    kernels.average([w for w, _ in on_cpu], [a for _, a in on_cpu], rho)
     if on_cuda:
         from anytrain.averaging import triton_kernels
 

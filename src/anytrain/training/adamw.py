@@ -29,9 +29,9 @@ class AdamW(torch.optim.AdamW):
         if not all(kernels.fits(p, g, *averages.get(p, ())) for _, p, g in moving):
             self.step()
             return set()
-        for group, parameter, gradient in moving:
-            step = self._operands(group, parameter, gradient)
-            kernels.adamw(step, averages.get(parameter, ()), rho if averages else ())
+        steps = [self._operands(*operands) for operands in moving]
+        mine = [averages[p] for _, p, _ in moving] if averages else None
+        kernels.adamw(steps, mine, rho)
         return {parameter for _, parameter, _ in moving} if averages else set()
 
     def _operands(
