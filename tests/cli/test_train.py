@@ -575,17 +575,16 @@ def full(*_: Any, **__: Any) -> Any:
 
 
 def full_in_safetensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The way it happens: inside PyTorch's distributed checkpoint, half way through a file."""
-    from torch.distributed.checkpoint import filesystem
+    """The way it happens: half way through one of several files."""
+    whole = checkpoint.write_file
 
-    whole = filesystem.FileSystem.create_stream
-
-    def create_stream(self: Any, path: Any, mode: str) -> Any:
-        if "w" in mode and "00003" in str(path):
+    def write_file(file: Path, *arguments: Any) -> None:
+        whole(file, *arguments)
+        if "00003" in file.name:
+            os.truncate(file, file.stat().st_size // 2)
             full()
-        return whole(self, path, mode)
 
-    monkeypatch.setattr(filesystem.FileSystem, "create_stream", create_stream)
+    monkeypatch.setattr(checkpoint, "write_file", write_file)
 
 
 PLACES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {

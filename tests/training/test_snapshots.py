@@ -228,7 +228,7 @@ def ends(module: Any, name: str, call: int, after: bool) -> Callable[[pytest.Mon
 ENDS = {
     "before a snapshot": ends(snapshot, "take", 6, False),
     "after it, before the checkpoint of its step": ends(snapshot, "take", 6, True),
-    "between two tracks": ends(snapshot, "_write", 8, True),
+    "between two tracks": ends(snapshot, "write_file", 8, True),
     "before its manifest": ends(snapshot, "seal", 5, False),
     "before it has its name": ends(snapshot, "seal", 5, True),
     "in a checkpoint": ends(checkpoint, "_write_tensors", 2, True),
@@ -277,7 +277,7 @@ def test_retention_never_takes_one(calm: Path, run: Path, toml: Path) -> None:
     assert files(run / "snapshots") == files(calm / "snapshots")
 
 
-@pytest.mark.parametrize("place", ["_write", "seal"])
+@pytest.mark.parametrize("place", ["write_file", "seal"])
 def test_a_full_disk(
     place: str, calm: Path, run: Path, toml: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

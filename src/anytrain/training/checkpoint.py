@@ -1,8 +1,12 @@
 """Saving and loading the complete state of a run, atomically.
 
-Tensors go through PyTorch's distributed checkpoint (one process is a mesh of one) in its
-safetensors storage; counters and settings are JSON beside them. A checkpoint is written aside,
-synced, and renamed; its manifest has the size and checksum of every file. No pickle anywhere.
+Tensors lie in safetensors files with the names and metadata of PyTorch's distributed checkpoint
+(one process is a mesh of one), whose reader loads them; counters and settings are JSON beside
+them. A checkpoint is written aside, synced, and renamed; its manifest has the size and checksum of
+every file. No pickle anywhere.
+
+What is written is a `Content`. Its writing computes nothing and leaves the interpreter to others
+for as long as the operating system copies, so that it can be done beside training.
 """
 
 import contextlib
@@ -12,45 +16,80 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import (
-    HuggingFaceStorageReader,
-    HuggingFaceStorageWriter,
-)
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
-from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from anytrain import schedules
 from anytrain.errors import UserError
 from anytrain.files import sha256, sync
+from anytrain.headers import plan_file
+from anytrain.layout import Entry
 from anytrain.rundir import FORMAT, Checkpoint, RunDir
 from anytrain.training.cadence import previous
 from anytrain.training.run import Run
 from anytrain.versions import versions
 
+_NAMES = {  # of types in safetensors files
+    torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a checkpoint holds: the complete state of a run after a step."""
+
+    tensors: Mapping[str, Tensor]
+    state: dict[str, Any]  # what of it is not a tensor, as plain data
+    summary: dict[str, Any]  # for the manifest
+
+    @property
+    def step(self) -> int:
+        return int(self.summary["step"])
+
+
+def content(run: Run) -> Content:
+    """The run's state now. The tensors are the live ones, which the next step changes."""
+    before = previous(run.clock, run.recipe)
+    free = ["schedule_free"] if run.optimizer.kind == "schedule_free" else []
+    summary = {
+        "step": run.clock.step,
+        "tokens": run.clock.tokens,
+        "t": run.clock.t,
+        "lr": schedules.rate(run.recipe.built_schedule(), before.t, run.clock.t),
+        "weights": ["raw", *free, *run.averages.rules],
+    }
+    return Content(run.tensors(), run.state(), summary)
+
 
 def save(run: Run, rundir: RunDir) -> Checkpoint:
     """Write the run's state as a checkpoint; on any failure the directory has what it had."""
-    final = rundir.checkpoint_path(run.clock.step)
-    if _is_whole(final, run.clock.step):
-        return Checkpoint(final, run.clock.step)
+    return write(content(run), rundir)
+
+
+def write(what: Content, rundir: RunDir) -> Checkpoint:
+    """Write a state that nobody changes meanwhile; on any failure the directory is as it was."""
+    final = rundir.checkpoint_path(what.step)
+    if _is_whole(final, what.step):
+        return Checkpoint(final, what.step)
     try:
         with written(final) as aside:
-            tensors, state = run.tensors(), run.state()
-            _write_tensors(aside, tensors)
-            (aside / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-            _write_manifest(aside, run)
+            _write_tensors(aside, what.tensors)
+            (aside / "state.json").write_text(json.dumps(what.state, indent=1), encoding="utf-8")
+            _write_manifest(aside, what)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"{rundir.path}: the disk is full; {last_good(rundir)}") from error
         raise
-    return Checkpoint(final, run.clock.step)
+    return Checkpoint(final, what.step)
 
 
 @contextlib.contextmanager
@@ -112,20 +151,41 @@ def clean(rundir: RunDir) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _write_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
+def _write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """One file for each group of tensors that is read together: raw, each average or track, the
-    rest."""
-    groups: dict[str, int] = {}
-    index = {name: groups.setdefault(_group(name), len(groups) + 1) for name in tensors}
-    writer = HuggingFaceStorageWriter(
-        str(folder), fqn_to_index_mapping=index, save_distributed=True
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that there is only one process: so it is
-        try:
-            dcp_save(tensors, storage_writer=writer, no_dist=True)
-        except CheckpointException as error:  # no Exception: it would pass every `except` above
-            raise next(iter(error.failures.values()))[0] from error
+    rest; named and described as `HuggingFaceStorageWriter` of PyTorch does it for one process."""
+    groups: dict[str, list[str]] = {}
+    for name in tensors:
+        groups.setdefault(_group(name), []).append(name)
+    for number, names in enumerate(groups.values(), 1):
+        # the largest elements first, so that all are aligned: the library's order
+        names.sort(key=lambda name: (-tensors[name].itemsize, name))
+        places = {name: {"saved_offsets": [0] * tensors[name].ndim} for name in names}
+        write_file(
+            folder / f"shard-00001-model-{number:05d}-of-{len(groups):05d}.safetensors",
+            {name: tensors[name] for name in names},
+            {"format": "pt", "DCP_VERSION": "1.0", "DCP_SHARDING_INFO": json.dumps(places)},
+        )
+
+
+def write_file(
+    file: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    dtype: torch.dtype | None = None,
+) -> None:
+    """A safetensors file, a tensor at a time, floating point ones as `dtype` if there is one.
+
+    A full disk is an OSError, which the library's own `save_file` hides.
+    """
+    types = {n: dtype if dtype and t.is_floating_point() else t.dtype for n, t in tensors.items()}
+    entries = {n: Entry(_NAMES[types[n]], tuple(t.shape), ()) for n, t in tensors.items()}
+    head, _ = plan_file(file, entries, metadata)
+    with file.open("wb") as opened:
+        opened.write(head)
+        for name, tensor in tensors.items():
+            value = tensor.detach().to("cpu", types[name]).contiguous()
+            opened.write(value.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _group(name: str) -> str:
@@ -133,18 +193,8 @@ def _group(name: str) -> str:
     return f"{kind}/{rest.partition('/')[0]}" if kind in ("average", "track") else kind
 
 
-def _write_manifest(folder: Path, run: Run) -> None:
-    before = previous(run.clock, run.recipe)
-    free = ["schedule_free"] if run.optimizer.kind == "schedule_free" else []
-    what = {
-        "step": run.clock.step,
-        "tokens": run.clock.tokens,
-        "t": run.clock.t,
-        "lr": schedules.rate(run.recipe.built_schedule(), before.t, run.clock.t),
-        "weights": ["raw", *free, *run.averages.rules],
-        "versions": versions(),
-    }
-    seal(folder, what)
+def _write_manifest(folder: Path, what: Content) -> None:
+    seal(folder, what.summary | {"versions": versions()})
 
 
 def load(run: Run, checkpoint: Checkpoint) -> None:

@@ -170,7 +170,7 @@ def lines(made: Plan) -> list[tuple[str, str]]:
         ("  weights, gradients", f"{size(made.weights)}, {size(made.gradients)}"),
         ("  optimizer, averages", f"{size(made.optimizer)}, {size(made.averages)}"),
         ("  activations", f"{size(made.activations)} at {made.micro_batch} sequences at once"),
-        ("checkpoint", f"{size(made.checkpoint)} each"),
+        ("checkpoint", f"{size(made.checkpoint)} each, and as much host memory to write it from"),
         ("", kept),
         *([("snapshots", snapshots)] if made.snapshot else []),
         (

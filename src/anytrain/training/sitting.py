@@ -13,12 +13,12 @@ from anytrain.errors import UserError
 from anytrain.evaluations import last_evaluation
 from anytrain.rundir import Checkpoint, RunDir
 from anytrain.training import checkpoint, snapshot, start
+from anytrain.training.background import Saved, Saver
 from anytrain.training.cadence import Cadence
 from anytrain.training.evaluate import Loss, candidates, evaluate
 from anytrain.training.loggers import Logger
 from anytrain.training.loop import Diverged, Record, train
 from anytrain.training.progress import Progress
-from anytrain.training.retention import prune
 from anytrain.training.run import Clock, Run
 from anytrain.training.stopping import Stop
 from anytrain.training.stopwatch import Stopwatch
@@ -42,12 +42,13 @@ class Sitting:
         self.stop = stop
         self.loggers = loggers
         self.cadence = Cadence(run.recipe)
+        self.saver = Saver(rundir, self.cadence)
         held_out = data.validation(int(run.recipe.evaluate.tokens.amount))
         self.held_out = torch.from_numpy(held_out)  # (N, T + 1)
         self.progress = Progress(run.clock.step)
         self.stopwatch = Stopwatch(earlier=_seconds_so_far(rundir))
         self.evaluated: int | None = None  # the last step with an evaluation
-        self.saved: int | None = None  # the last step with a checkpoint
+        self.saved: int | None = None  # the last step with a checkpoint, on the disk or under way
         self.best_average: str | None = None  # at the last evaluation
         stop.begin(run.clock)
 
@@ -65,8 +66,11 @@ class Sitting:
         """Train until the stop gives a reason; checkpoint, evaluate, record it, return it."""
         self._event("start", threads=torch.get_num_threads(), versions=versions())
         try:
-            reason = self._train()
-            self._save()  # before anything that takes long: a preempted job has little time
+            try:
+                reason = self._train()
+            finally:
+                self._report(self.saver.wait())  # whatever ended it: nothing stays half-written
+            self._save_last()  # before anything that takes long: a preempted job has little time
             self._event("stop", by=reason)
             if self.evaluated != self.run.clock.step and self.run.clock.step > 0:
                 self._evaluate("stop")
@@ -92,6 +96,7 @@ class Sitting:
         before = dataclasses.replace(run.clock)
         for record in train(run, self._batches(), run.recipe.built_schedule()):
             self._log_step(record)
+            self._report(self.saver.finished())
             if snapshot.due(run, before):  # first: a step that is saved is not taken again
                 snapshot.take(run, self.rundir)
                 self.stopwatch.lap()  # the next step's time begins here
@@ -197,13 +202,30 @@ class Sitting:
         return self.cadence.checkpoint(before, self.run.clock)
 
     def _save(self) -> None:
-        if self.saved == self.run.clock.step:
-            return
-        checkpoint.save(self.run, self.rundir)
+        """Copy the state; it is written while training goes on."""
+        self._report(self.saver.save(self.run))
         self.saved = self.run.clock.step
         self.stopwatch.saved()
-        for line in prune(self.rundir, self.cadence):
+
+    def _save_last(self) -> None:
+        """The state in which the sitting ends, on the disk when this returns."""
+        if self.saved != self.run.clock.step:
+            self._report(self.saver.save_now(self.run))
+            self.saved = self.run.clock.step
+
+    def _report(self, saved: Saved | None) -> None:
+        """Say and record what was written beside training."""
+        if saved is None:
+            return
+        for line in saved.said:
             self.progress.say(line)
+        self._event(
+            "checkpoint",
+            step=saved.step,
+            tokens=saved.tokens,
+            blocked_seconds=round(saved.blocked, 6),
+            background_seconds=round(saved.background, 6),
+        )
 
 
 def best_average(losses: Mapping[str, float]) -> str | None:

@@ -1,0 +1,312 @@
+"""A training step: with averages and without, against a bare loop and `transformers.Trainer`.
+
+python -m benchmarks.training        (about four minutes; peers: pip install 'anytrain[bench]')
+
+A Llama of 6.3M parameters on 2048 bytes of text a step, one thread. Two runs take their steps in
+turn; `Trainer` cannot be asked for one step at a time, so it and ours take short runs in turn.
+"""
+
+import itertools
+import os
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from time import process_time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from anytrain.grammar import Quantity
+from anytrain.models.decoder import Decoder
+from anytrain.models.huggingface import write_directory
+from anytrain.rundir import RunDir
+from anytrain.schedules import Constant
+from anytrain.training import recipes, start
+from anytrain.training.config import Recipe
+from anytrain.training.loop import Record, train
+from anytrain.training.pretrain import build
+from anytrain.training.run import Run
+from anytrain.training.sitting import Sitting
+from anytrain.training.stopping import Stop
+from benchmarks.harness import Row, Target, cpu_name, interleaved, report
+
+BATCH, CONTEXT = 8, 256
+TOKENS = BATCH * CONTEXT  # a step
+LR = 1e-3
+STEPS = 6  # of a short run; the first is not timed
+FOUR = {f"ema{f}": f"anytime_ema:f={f}" for f in (6, 12, 25, 50)}
+
+
+def bytes_of_python(folder: Path) -> Path:
+    """A corpus in nanoGPT's form whose tokens are the bytes of this Python's standard library."""
+    folder.mkdir()
+    home = Path(sysconfig.get_path("stdlib"))
+    text = b"".join(path.read_bytes() for path in sorted(home.glob("*.py")))
+    tokens = np.frombuffer(text, np.uint8).astype(np.uint16)
+    tokens[: -CONTEXT * 64].tofile(folder / "train.bin")
+    tokens[-CONTEXT * 64 :].tofile(folder / "val.bin")
+    return folder
+
+
+def recipe(corpus: Path, **settings: Any) -> Recipe:
+    """The model and the step; settings go into [train]."""
+    averages = settings.pop("averages", {})
+    table = {
+        "name": "bench",
+        "schedule": f"constant:peak={LR}",
+        "unit": "1e6-tokens",
+        "model": {"layers": 6, "width": 256, "heads": 8, "mlp": 704, "context": CONTEXT,
+                  "vocab": 4096, "init": "anytime"},
+        "data": {"path": str(corpus)},
+        "train": {"batch": BATCH, "context": CONTEXT, "micro_batch": BATCH, **settings},
+        "averages": averages,
+        "evaluate": {"tokens": "2048-tokens", "per_decade": 0},
+        "checkpoint": {"every": "1h"},
+    }  # fmt: skip
+    return recipes.recipe(table)
+
+
+class Going:
+    """A run that takes a step whenever it is asked."""
+
+    def __init__(self, settings: Recipe) -> None:
+        start.set_determinism(settings)
+        self.settings = settings
+        data = start.open_data(settings)
+        self.run = build(start.resolved(settings, data), data)
+
+        def batches() -> Iterator[Tensor]:
+            while True:
+                yield torch.from_numpy(data.batch(self.run.clock.samples, BATCH))
+
+        self.steps = train(self.run, batches(), Constant(LR))
+
+    def step(self) -> Record:
+        torch.use_deterministic_algorithms(self.settings.train.deterministic)
+        return next(self.steps)
+
+
+def rates(steps: dict[str, Callable[[], object]], repeats: int = 7) -> dict[str, float]:
+    """Tokens a second of CPU time, by name."""
+    return {name: TOKENS / seconds for name, seconds in interleaved(steps, repeats).items()}
+
+
+def weights(run: Run) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in run.model.named_parameters()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor], within: float = 0.0) -> str:
+    """What was compared; raises where it is not equal."""
+    off = max(float((a[name] - b[name]).abs().max()) for name in a)
+    if a.keys() != b.keys() or off > within:
+        raise AssertionError(f"weights differ by {off}")
+    return f"weights after the same steps, {off:.0e} apart"
+
+
+# --- rows -------------------------------------------------------------------------------------
+
+
+def averaging(corpus: Path) -> Row:
+    with_four, without = Going(recipe(corpus, averages=FOUR)), Going(recipe(corpus))
+    found = rates({"ours": with_four.step, "without": without.step}, repeats=11)
+    return Row(
+        "4  training with 4 averages against none",
+        "tokens/s",
+        found["ours"],
+        same(weights(with_four.run), weights(without.run)),
+        {"no averages": found["without"]},
+        targets=(Target("no averages", "≥", 0.98),),
+    )
+
+
+def bare_loop(corpus: Path) -> Row:
+    """The forty lines one writes: the same model, batches, clipping and fused AdamW."""
+    ours = Going(recipe(corpus))
+    data, model = start.open_data(ours.settings), Decoder.seeded(ours.run.model.shape, 0)
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices}, {"params": vectors}],
+        lr=LR, betas=(0.9, 0.95), weight_decay=0.0, fused=True,
+    )  # fmt: skip
+    samples = itertools.count(step=BATCH)
+
+    def step() -> float:
+        batch = torch.from_numpy(data.batch(next(samples), BATCH))
+        loss = model.loss(batch[:, :-1], batch[:, 1:])
+        loss.backward()
+        clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    found = rates({"ours": ours.step, "bare": step}, repeats=11)
+    bare = {name: p.detach() for name, p in model.named_parameters()}
+    return Row(
+        "5  our loop against a bare PyTorch loop",
+        "tokens/s",
+        found["ours"],
+        same(weights(ours.run), bare, within=1e-4),
+        {"bare loop": found["bare"]},
+        targets=(Target("bare loop", "≥", 0.98),),
+    )
+
+
+class Ticks:
+    """CPU time at the end of every step, as a logger of ours and a callback of theirs."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.losses: list[float] = []
+
+    def log(self, record: dict[str, Any]) -> None:
+        if "loss" in record:
+            self.times.append(process_time())
+            self.losses.append(record["loss"])
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    @property
+    def steps(self) -> list[float]:
+        """Seconds of every step but the first."""
+        return [b - a for a, b in itertools.pairwise(self.times)]
+
+
+def our_trainer(settings: Recipe, folder: Path) -> Ticks:
+    """A short sitting with everything a user has: run directory, metrics, checkpoint at the end."""
+    ticks, rundir = Ticks(), RunDir(folder)
+    start.set_determinism(settings)
+    data = start.open_data(settings)
+    settings = start.resolved(settings, data)
+    start.create(rundir, settings, data)
+    stop = Stop(until=Quantity(STEPS, "steps"))
+    Sitting(build(settings, data), rundir, data, stop, [ticks]).go()
+    return ticks
+
+
+def their_trainer(settings: Recipe, model: Path, folder: Path) -> Ticks:
+    """The same steps of `transformers.Trainer`, on the same weights as a Hugging Face Llama."""
+    from torch.utils.data import SequentialSampler
+    from transformers import LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+    data = start.open_data(settings)
+    windows = torch.from_numpy(data.batch(0, BATCH * STEPS))
+    examples = [{"input_ids": w[:-1], "labels": w[1:], "shift_labels": w[1:]} for w in windows]
+    ticks = Ticks()
+
+    class Callback(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ticks.times.append(process_time())
+
+        def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+            if "loss" in logs:
+                ticks.losses.append(logs["loss"])
+
+    class InOrder(Trainer):  # type: ignore[misc]
+        def _get_train_sampler(self, *_: Any) -> SequentialSampler:
+            return SequentialSampler(examples)
+
+    arguments = TrainingArguments(
+        output_dir=str(folder), max_steps=STEPS, per_device_train_batch_size=BATCH,
+        learning_rate=LR, lr_scheduler_type="constant", adam_beta2=0.95, weight_decay=0.0,
+        logging_steps=1, report_to=[], save_strategy="no", disable_tqdm=True, use_cpu=True,
+        remove_unused_columns=False,
+    )  # fmt: skip
+    llama = LlamaForCausalLM.from_pretrained(model)
+    InOrder(llama, arguments, train_dataset=examples, callbacks=[Callback()]).train()
+    return ticks
+
+
+def trainers(corpus: Path, folder: Path) -> list[Row]:
+    """Whole trainers, and ours compiled in bf16."""
+    settings = recipe(corpus)
+    shape = start.resolved(settings, start.open_data(settings)).model
+    write_directory(folder / "llama", shape, dict(Decoder.seeded(shape, 0).named_parameters()))
+    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for number in range(4):
+        ours = our_trainer(settings, folder / f"ours-{number}")
+        theirs = their_trainer(settings, folder / "llama", folder / f"theirs-{number}")
+        seconds["ours"] += ours.steps
+        seconds["theirs"] += theirs.steps
+    ours_rate, their_rate = (TOKENS / median(seconds[name]) for name in ("ours", "theirs"))
+    fast = Going(recipe(corpus, precision="bf16", compile=True))
+    slow = Going(recipe(corpus))
+    pairs = [(fast.step().loss, slow.step().loss) for _ in range(3)]
+    found = rates({"compiled": fast.step, "eager": slow.step})
+    return [
+        Row(
+            "6  our trainer against transformers.Trainer",
+            "tokens/s",
+            ours_rate,
+            agreement(ours.losses, theirs.losses),
+            {"transformers.Trainer": their_rate},
+            targets=(Target("transformers.Trainer", "≥", 1.10),),
+        ),
+        Row(
+            "6  compiled bf16 against eager fp32",
+            "tokens/s",
+            found["compiled"],
+            agreement(*(list(each) for each in zip(*pairs, strict=True)), within=0.02),
+            {"eager fp32": found["eager"]},
+            targets=(Target("eager fp32", "≥", 1.6),),
+        ),
+    ]
+
+
+def agreement(ours: list[float], theirs: list[float], within: float = 2e-3) -> str:
+    """What was compared; raises where losses are not equal."""
+    off = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+    if off > within:
+        raise AssertionError(f"losses differ by {off}: {ours} and {theirs}")
+    return f"losses of the same steps, {off:.0e} apart"
+
+
+def determinism(corpus: Path) -> list[Row]:
+    """What `train.deterministic` costs on one thread."""
+    rows = []
+    for name, settings in {
+        "eager fp32": {},
+        "compiled bf16": {"precision": "bf16", "compile": True},
+    }.items():
+        base = recipe(corpus, **settings)
+        runs = {
+            "ours": Going(base),
+            "loose": Going(replace(base, train=replace(base.train, deterministic=False))),
+        }
+        found = rates({name: run.step for name, run in runs.items()})
+        rows.append(
+            Row(
+                f"11 deterministic steps, {name}",
+                "tokens/s",
+                found["ours"],
+                same(weights(runs["ours"].run), weights(runs["loose"].run), within=1e-2),
+                {"train.deterministic = false": found["loose"]},
+            )
+        )
+    start.set_determinism(recipe(corpus))
+    return rows
+
+
+def rows() -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        corpus = bytes_of_python(home / "corpus")
+        return [
+            averaging(corpus),
+            bare_loop(corpus),
+            *trainers(corpus, home),
+            *determinism(corpus),
+        ]
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    torch.set_num_threads(1)
+    report(rows(), cpu_name())
