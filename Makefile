@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CPUS   := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow check bench clean
 
 $(VENV)/%.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,6 +25,10 @@ check: $(VENV)/dev.installed          ## style, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/bench.installed        ## every figure of speed, its peers and its floor; 20 minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps timm
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -61,8 +61,14 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         found = asdict(self) | {"ratio": self.ratios, "met": self.met}
-        found["target"] = [str(target) for target in found.pop("targets") and self.targets]
+        found["target"] = found.pop("targets")
         return found
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Row":
+        """The row that `to_json` wrote; ratios and `met` follow from the rest."""
+        kept = {key: row[key] for key in ("name", "unit", "ours", "check", "peers", "floor")}
+        return cls(**kept, targets=tuple(Target(**target) for target in row["target"]))
 
     def __str__(self) -> str:
         """A line of the table."""
@@ -104,6 +110,17 @@ def cpu_name() -> str:
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         model = names[0] if names else model
     return f"{model}, {len(os.sched_getaffinity(0))} cores"
+
+
+def device_name() -> str:
+    """The GPU's name where there is one, else the processor's."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
+
+
+def save(rows: list[Row], out: str) -> None:
+    Path(out).write_text(json.dumps([row.to_json() for row in rows]), encoding="utf-8")
 
 
 def report(rows: list[Row], device: str, out: Path | None = None) -> None:

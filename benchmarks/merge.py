@@ -1,24 +1,19 @@
 """How fast checkpoints are merged: 8 × 0.76 GB of fp32, warm, whole processes by the wall clock.
 
-python benchmarks/merge.py [--size GB] [--inputs N] [--scratch DIR] [--out FILE]   (about 5 minutes)
+python -m benchmarks.merge        (about 5 minutes)
 
 Every process merges the same Hugging Face directories with equal weights; runs are interleaved,
 and the inputs are read right before each, so that they are in the page cache. The floor reads the
 inputs and writes as much as the output, in this process, and syncs it as ours does; the others do
-not. mergekit (its linear merge, as it comes) is installed with pip into an environment of its own
-in the scratch directory, unless --mergekit names its command. All of the scratch directory's new
-files are deleted at the end.
+not. mergekit (its linear merge, as it comes) is installed with pip into an environment of its own:
+it asks for other versions than we do.
 """
 
-import argparse
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -30,9 +25,10 @@ from anytrain.headers import SINGLE, plan_file, read_header
 from anytrain.layout import Entry
 from anytrain.models.description import write_description
 from anytrain.models.shape import DecoderShape
+from benchmarks.harness import Row, Target, cpu_name, report
 
 BLOCK = 1 << 20  # elements, of numbers that are made or compared
-Row = dict[str, Any]  # name, seconds, CPU seconds, memory, error
+SIZE, INPUTS, REPEATS = 0.76, 8, 3  # GB of one input, how many, rounds
 
 NUMPY = """
 import sys, numpy as np
@@ -189,22 +185,14 @@ def _values(entry: Entry, start: int, count: int) -> Any:
     return np.fromfile(box.file, np.float32, count, offset=box.offset + 4 * start)
 
 
-# --- table ------------------------------------------------------------------------------------
+# --- rows -------------------------------------------------------------------------------------
 
 
-@contextmanager
-def scratch(parent: Path | None) -> Iterator[Path]:
-    if parent is not None:
-        parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="merge-", dir=parent) as name:
-        yield Path(name)
-
-
-def measure(models: list[Path], folder: Path, theirs: str | None, repeats: int) -> list[Row]:
-    """One row each, medians; the first round is a rehearsal, whose output is looked at."""
+def measure(models: list[Path], folder: Path, theirs: str | None) -> Row:
+    """Medians of whole processes; the first round is a rehearsal, whose output is looked at."""
     seconds: dict[str, list[tuple[float, ...]]] = {"floor": []}
     errors: dict[str, float] = {}
-    for repeat in range(repeats + 1):
+    for repeat in range(REPEATS + 1):
         seconds["floor"].append(floor(models, folder / "floor"))
         for name, command in commands(models, folder, theirs).items():
             warm(models)
@@ -212,58 +200,32 @@ def measure(models: list[Path], folder: Path, theirs: str | None, repeats: int) 
             if repeat == 0:
                 errors[name] = ulps(folder / "out", models)
             shutil.rmtree(folder / "out")
-    rows = []
-    for name, runs in seconds.items():
-        kept = [median(column) for column in zip(*runs[1:], strict=True)]
-        if name == "floor":
-            rows.append({"name": "floor: read, write, sync", "seconds": sum(kept), "parts": kept})
-        else:
-            rows.append({"name": name, "seconds": kept[0], "cpu": kept[1], "rss": kept[2],
-                         "ulps": errors[name], "all": [run[0] for run in runs]})  # fmt: skip
-    return rows
+    middle = {
+        name: [median(column) for column in zip(*runs[1:], strict=True)]
+        for name, runs in seconds.items()
+    }
+    floor_seconds, ours = sum(middle.pop("floor")), middle.pop("anytrain merge")
+    assert errors["anytrain merge"] <= 1
+    targets = [Target("floor", "≤", 2.0)]
+    if theirs is not None:
+        targets.append(Target("mergekit linear", "≤", 0.20))
+    return Row(
+        f"merge of {len(models)} × {SIZE} GB, peak {ours[2]:.2f} GB resident",
+        "s of wall time",
+        ours[0],
+        ", ".join(f"{name} within {error:.2g} ulp of exact" for name, error in errors.items()),
+        {name: values[0] for name, values in middle.items()},
+        floor_seconds,
+        tuple(targets),
+    )
 
 
-def table(rows: list[Row]) -> str:
-    """Every row, and how ours compares to it."""
-    ours = next(row["seconds"] for row in rows if row["name"] == "anytrain merge")
-    lines = [f"{'':<26}{'wall':>9}{'ours / it':>11}{'CPU':>9}{'peak RSS':>10}{'error':>10}"]
-    for row in rows:
-        line = f"{row['name']:<26}{row['seconds']:>7.2f} s{ours / row['seconds']:>11.3f}"
-        if "cpu" in row:
-            line += f"{row['cpu']:>7.2f} s{row['rss']:>7.2f} GB{row['ulps']:>6.2g} ulp"
-        lines.append(line)
-    return "\n".join(lines)
-
-
-def machine() -> str:
-    said: Callable[[str], str] = lambda path: Path(path).read_text(encoding="utf-8")  # noqa: E731
-    names = [line.partition(":")[2].strip() for line in said("/proc/cpuinfo").splitlines()
-             if line.startswith("model name")]  # fmt: skip
-    return f"{len(os.sched_getaffinity(0))} of {len(names)} CPUs, {names[0] if names else '?'}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip # noqa: E501
-    parser.add_argument("--size", type=float, default=0.76, metavar="GB", help="of one input")
-    parser.add_argument("--inputs", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--mergekit", metavar="COMMAND", help="mergekit-yaml that is installed")
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="where temporary files go")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the figures as JSON")
-    args = parser.parse_args()
-    with scratch(args.scratch) as folder:
-        models = write_models(folder, args.size, args.inputs)
-        theirs = args.mergekit or mergekit(folder)
-        if theirs is None:
-            print("mergekit could not be installed; it is left out")
-        rows = measure(models, folder, theirs, args.repeats)
-        size = (models[0] / SINGLE).stat().st_size
-    print(f"{args.inputs} × {size / 1e9:.2f} GB fp32, warm; {machine()}; medians of {args.repeats}")
-    print(table(rows))
-    if args.out is not None:
-        found = {"machine": machine(), "inputs": args.inputs, "bytes": size, "rows": rows}
-        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+def rows() -> list[Row]:
+    with tempfile.TemporaryDirectory(prefix="merge-") as name:
+        folder = Path(name)
+        models = write_models(folder, SIZE, INPUTS)
+        return [measure(models, folder, mergekit(folder))]
 
 
 if __name__ == "__main__":
-    main()
+    report(rows(), cpu_name())

@@ -1,6 +1,6 @@
 """How fast the simulator is. One process, one thread, CPU time, medians of interleaved repeats.
 
-python benchmarks/theory.py [--out FILE]      (about two minutes)
+python -m benchmarks.theory        (about two minutes)
 
 A first call in a process also loads compiled code, and the first one ever compiles it: neither is
 in the figures.
@@ -10,12 +10,8 @@ import os
 
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))  # before numpy
 
-import argparse
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from statistics import median
-from time import process_time
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -26,8 +22,8 @@ from anytrain.schedules import InverseSqrt
 from anytrain.theory import Problem, simulate
 from anytrain.theory.kernels import TILE
 from anytrain.theory.problem import Array
+from benchmarks.harness import Row, Target, cpu_name, interleaved, report
 
-REPEATS = 7
 SCHEDULE = InverseSqrt(0.2, warmup=10, offset=100)
 FOUR: dict[str, Rule] = {
     "uniform": Uniform(),
@@ -35,7 +31,6 @@ FOUR: dict[str, Rule] = {
     "window4": Polynomial(3, shift=0),
     "polynomial16": Polynomial(16),
 }
-Row = dict[str, Any]  # name, ours, peers, floor, ratio, target, met
 
 
 def problem(dim: int) -> Problem:
@@ -103,15 +98,14 @@ def stream(lam: Array, arrays: Array, steps: int) -> None:
 # --- rows -------------------------------------------------------------------------------------
 
 
-def interleaved(runs: Mapping[str, Callable[[int], object]]) -> dict[str, float]:
+def numbered(runs: Mapping[str, Callable[[int], object]]) -> dict[str, float]:
     """Median CPU seconds by name; each gets the number of the repeat."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(REPEATS + 1):  # the first is a rehearsal
-        for name, run in runs.items():
-            start = process_time()
-            run(repeat)
-            seconds[name].append(process_time() - start)
-    return {name: median(values[1:]) for name, values in seconds.items()}
+
+    def each(run: Callable[[int], object]) -> Callable[[], object]:
+        repeats = count()
+        return lambda: run(next(repeats))
+
+    return interleaved({name: each(run) for name, run in runs.items()})
 
 
 def agree(ours: Mapping[str, float], theirs: Mapping[str, float], within: float) -> float:
@@ -140,21 +134,17 @@ def exact(dim: int, steps: int, rules: Mapping[str, Rule], target: float | None)
     }
     if not rules:
         runs["numpy in place"] = lambda _: numpy_in_place(dim, steps)
-    found = {k: v / (dim * steps) * 1e9 for k, v in interleaved(runs).items()}
+    found = {k: v / (dim * steps) * 1e9 for k, v in numbered(runs).items()}
     off = agree(values(ours(0)), numpy_loop(dim, steps, rules), 1e-12)
-    cost = found.pop("ours")
-    ratio = found["numpy"] / cost
-    return {
-        "name": f"exact, d = {dim:.0e}, {len(rules)} averages",
-        "unit": "ns a dimension and step",
-        "ours": cost,
-        "floor": found.pop("floor"),
-        "peers": found,
-        "ratio": ratio,
-        "off": off,
-        "target": f"{target} and 10 times numpy" if target else None,
-        "met": ratio >= 10 and cost <= target if target else None,
-    }
+    return Row(
+        f"exact, d = {dim:.0e}, {len(rules)} averages",
+        "ns a dimension and step",
+        found.pop("ours"),
+        f"risk and bias of every name, {off:.0e} apart",
+        {name: value for name, value in found.items() if name != "floor"},
+        found["floor"],
+        (Target("", "≤", target), Target("numpy", "≤", 0.1)) if target else (),
+    )
 
 
 def compressed(rules: Mapping[str, Rule], limit: float | None) -> Row:
@@ -169,7 +159,7 @@ def compressed(rules: Mapping[str, Rule], limit: float | None) -> Row:
     def run(repeat: int, n: int, method: Any) -> Any:
         return simulate(fresh(repeat), SCHEDULE, rules, steps=n, method=method)
 
-    found = interleaved(
+    found = numbered(
         {
             "ours": lambda repeat: run(repeat, steps, "auto"),
             "short": lambda repeat: run(repeat + 20, short, "exact"),
@@ -180,26 +170,19 @@ def compressed(rules: Mapping[str, Rule], limit: float | None) -> Row:
     one, two = (run(99, 300, method) for method in ("auto", "exact"))
     assert one.method == "compressed"
     off = agree(values(one), {name: float(two[name][-1]) for name in two.total}, 1e-9)
-    ratio = peer / found["ours"]
-    return {
-        "name": f"compressed, d = T = 1e6, {len(rules)} averages",
-        "unit": "s",
-        "ours": found["ours"],
-        "floor": None,
-        "peers": {"exact": peer},
-        "ratio": ratio,
-        "off": off,
-        "target": f"{limit} and 500 times exact" if limit else None,
-        "met": found["ours"] <= limit and ratio >= 500 if limit else None,
-    }
+    return Row(
+        f"compressed, d = T = 1e6, {len(rules)} averages",
+        "s",
+        found["ours"],
+        f"the risk of 300 exact steps, {off:.0e} apart",
+        {"exact": peer},
+        targets=(Target("", "≤", limit), Target("exact", "≤", 1 / 500)) if limit else (),
+    )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="also write the rows there, as JSON")
-    out = parser.parse_args().out
+def rows() -> list[Row]:
     stream(np.zeros(8), np.zeros((2, 8)), 1)
-    rows = [
+    return [
         exact(10_000, 2_000, {}, 0.3),
         exact(100_000, 200, {}, 0.3),
         exact(10_000, 500, FOUR, None),
@@ -207,19 +190,7 @@ def main() -> None:
         compressed({}, 1.0),
         compressed(FOUR, None),
     ]
-    print(f"{'':36}{'ours':>9}{'floor':>9}{'ratio':>8}{'off':>9}  met    peers; target")
-    for row in rows:
-        floor = f"{row['floor']:9.3f}" if row["floor"] else f"{'':9}"
-        peers = ", ".join(f"{name} {value:.3g}" for name, value in row["peers"].items())
-        met = {None: "", True: "yes", False: "no"}[row["met"]]
-        print(
-            f"{row['name']:36}{row['ours']:9.3f}{floor}{row['ratio']:8.1f}{row['off']:9.0e}"
-            f"  {met:5}  {peers} {row['unit']}; {row['target'] or 'no target'}"
-        )
-    print(f"load average {os.getloadavg()[0]:.1f}")
-    if out:
-        out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    report(rows(), cpu_name())
