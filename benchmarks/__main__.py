@@ -2,8 +2,7 @@
 
 python -m benchmarks [NAME…] [--out FILE]          (about fifteen minutes; `make bench`)
 
-The rows also go to `benchmarks/results/DEVICE.json`; names narrow the run and write nothing unless
---out does.
+The rows also go to `benchmarks/results/DEVICE.json`; names narrow the run to some of them.
 """
 
 import argparse
@@ -15,9 +14,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import Row, device_name, report
+from benchmarks.harness import Row, device_name, record, report
 
-NAMES = ("averages", "training", "data", "checkpoint", "startup", "gpu", "theory", "merge")
+NAMES = (
+    "averages",
+    "training",
+    "trainers",
+    "data",
+    "checkpoint",
+    "startup",
+    "gpu",
+    "theory",
+    "merge",
+)
 RUN = "from benchmarks import harness, {name} as it; harness.save(it.rows(), {out!r})"
 
 
@@ -41,20 +50,20 @@ def measured(name: str, folder: Path) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("--out", type=Path, help="where the rows go, as JSON")
+    parser.add_argument("--out", type=Path, help="another file for the rows")
     options = parser.parse_args()
     for name in options.names:
         if name not in NAMES:
             parser.error(f"{name!r} is no benchmark; {', '.join(NAMES)} are")
-    device, out = device_name(), options.out
-    if out is None and not options.names:
-        slug = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
-        out = Path(__file__).parent / "results" / f"{slug}.json"
-    rows: list[Row] = []
+    device = device_name()
+    slug = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+    out = options.out or Path(__file__).parent / "results" / f"{slug}.json"
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in options.names or NAMES:
-            rows += measured(name, Path(folder))
-    report(rows, device, out)
+            found[name] = measured(name, Path(folder))
+            record({name: found[name]}, device, out)
+    report([row for rows in found.values() for row in rows], device)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,8 @@ def several(size: str, many: int = 4) -> Row:
             "ours": averages.update,
             "four lerps": lambda: lerps(live, theirs),
             "stream": lambda: stream(live),
-        }
+        },
+        repeats=15,
     )
     off = max(apart(values(averages.tensors[f"a{k}"]), theirs[k]) for k in range(many))
     one = found["stream"] / 2  # reads or writes the weights once
@@ -204,7 +205,8 @@ def with_adamw(size: str, many: int = 4) -> Row:
             "ours": lambda: ours.step_and_average(each, [RHO] * many),
             "peer": peer,
             "stream": lambda: stream(live),
-        }
+        },
+        repeats=15,
     )
     off = apart(values(mine), values(other))
     off = max(off, *(apart(a, b) for a, b in zip(sets, copies, strict=True)))

@@ -1,6 +1,6 @@
 """How fast tokens get to the trainer, and how fast text becomes tokens: one thread, CPU time.
 
-python -m benchmarks.data [--out FILE]                                (under a minute)
+python -m benchmarks.data                                            (under a minute)
 
 Batches come the trainer's way, `TrainingData.batch` and `torch.from_numpy`, from a corpus in
 shards that lie in the page cache; beside them nanoGPT's `get_batch`, and one training step of the
@@ -10,7 +10,6 @@ encodes the same documents out of memory and drops the result, by `encode_batch_
 its two, as it keeps no offsets.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -215,10 +214,4 @@ def rows() -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, help="also write the rows there, as JSON")
-    report(rows(), cpu_name(), parser.parse_args().out)
-
-
-if __name__ == "__main__":
-    main()
+    report(rows(), cpu_name())

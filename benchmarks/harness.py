@@ -123,12 +123,17 @@ def save(rows: list[Row], out: str) -> None:
     Path(out).write_text(json.dumps([row.to_json() for row in rows]), encoding="utf-8")
 
 
-def report(rows: list[Row], device: str, out: Path | None = None) -> None:
-    """Print the table; write the rows as JSON where asked."""
+def report(rows: list[Row], device: str) -> None:
+    """Print the table."""
     print(f"{device}; load average {os.getloadavg()[0]:.1f}")
     for row in rows:
         print(row)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        text = {"device": device, "rows": [row.to_json() for row in rows]}
-        out.write_text(json.dumps(text, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def record(found: Mapping[str, list[Row]], device: str, out: Path) -> None:
+    """Put the rows of some benchmarks into a device's file, in place of what it had of them."""
+    there = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"device": device}
+    for name, rows in found.items():
+        there[name] = [row.to_json() for row in rows]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(there, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

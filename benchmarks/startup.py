@@ -1,12 +1,11 @@
 """How soon the command line answers: CPU time of whole processes, the interpreter's included.
 
-python -m benchmarks.startup [--out FILE]                             (under a minute)
+python -m benchmarks.startup                                         (under a minute)
 
 The run that `status` looks at is trained here: a few hundred steps of a tiny model, enough for its
 frontier and its forecast. The floor is `python -c pass`.
 """
 
-import argparse
 import os
 import resource
 import subprocess
@@ -114,10 +113,4 @@ def rows() -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, help="also write the rows there, as JSON")
-    report(rows(), cpu_name(), parser.parse_args().out)
-
-
-if __name__ == "__main__":
-    main()
+    report(rows(), cpu_name())

@@ -13,8 +13,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
-from time import process_time
 from typing import Any
 
 import numpy as np
@@ -22,24 +20,18 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from anytrain.grammar import Quantity
 from anytrain.models.decoder import Decoder
-from anytrain.models.huggingface import write_directory
-from anytrain.rundir import RunDir
 from anytrain.schedules import Constant
 from anytrain.training import recipes, start
 from anytrain.training.config import Recipe
 from anytrain.training.loop import Record, train
 from anytrain.training.pretrain import build
 from anytrain.training.run import Run
-from anytrain.training.sitting import Sitting
-from anytrain.training.stopping import Stop
 from benchmarks.harness import Row, Target, cpu_name, interleaved, report
 
 BATCH, CONTEXT = 8, 256
 TOKENS = BATCH * CONTEXT  # a step
 LR = 1e-3
-STEPS = 6  # of a short run; the first is not timed
 SHAPE = {"context": CONTEXT, "vocab": 4096, "init": "anytime"}
 FOUR = {f"ema{f}": f"anytime_ema:f={f}" for f in (6, 12, 25, 50)}
 
@@ -48,7 +40,6 @@ FOUR = {f"ema{f}": f"anytime_ema:f={f}" for f in (6, 12, 25, 50)}
 # nine tenths of a step are matrix products and attention, which every trainer here shares.
 SMALL = {"layers": 3, "width": 96, "heads": 3, "mlp": 256, "tied": True, **SHAPE}
 MIDDLE = {"layers": 6, "width": 256, "heads": 8, "mlp": 704, **SHAPE}
-WORDY = {"layers": 4, "width": 128, "heads": 4, "mlp": 352, "tied": True, **SHAPE, "vocab": 32_000}
 
 
 def bytes_of_python(folder: Path) -> Path:
@@ -165,94 +156,6 @@ def bare_loop(corpus: Path) -> Row:
     )
 
 
-class Ticks:
-    """CPU time at the end of every step, as a logger of ours and a callback of theirs."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.losses: list[float] = []
-
-    def log(self, record: dict[str, Any]) -> None:
-        if "loss" in record:
-            self.times.append(process_time())
-            self.losses.append(record["loss"])
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    @property
-    def steps(self) -> list[float]:
-        """Seconds of every step but the first."""
-        return [b - a for a, b in itertools.pairwise(self.times)]
-
-
-def our_trainer(settings: Recipe, folder: Path) -> Ticks:
-    """A short sitting with everything a user has: run directory, metrics, checkpoint at the end."""
-    ticks, rundir = Ticks(), RunDir(folder)
-    start.set_determinism(settings)
-    data = start.open_data(settings)
-    settings = start.resolved(settings, data)
-    start.create(rundir, settings, data)
-    stop = Stop(until=Quantity(STEPS, "steps"))
-    Sitting(build(settings, data), rundir, data, stop, [ticks]).go()
-    return ticks
-
-
-def their_trainer(settings: Recipe, model: Path, folder: Path) -> Ticks:
-    """The same steps of `transformers.Trainer`, on the same weights as a Hugging Face Llama."""
-    from torch.utils.data import SequentialSampler
-    from transformers import LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
-
-    data = start.open_data(settings)
-    windows = torch.from_numpy(data.batch(0, BATCH * STEPS))
-    examples = [{"input_ids": w[:-1], "labels": w[1:], "shift_labels": w[1:]} for w in windows]
-    ticks = Ticks()
-
-    class Callback(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            ticks.times.append(process_time())
-
-        def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
-            if "loss" in logs:
-                ticks.losses.append(logs["loss"])
-
-    class InOrder(Trainer):  # type: ignore[misc]
-        def _get_train_sampler(self, *_: Any) -> SequentialSampler:
-            return SequentialSampler(examples)
-
-    arguments = TrainingArguments(
-        output_dir=str(folder), max_steps=STEPS, per_device_train_batch_size=BATCH,
-        learning_rate=LR, lr_scheduler_type="constant", adam_beta2=0.95, weight_decay=0.0,
-        logging_steps=1, report_to=[], save_strategy="no", disable_tqdm=True, use_cpu=True,
-        log_level="error", remove_unused_columns=False,
-    )  # fmt: skip
-    llama = LlamaForCausalLM.from_pretrained(model)
-    InOrder(llama, arguments, train_dataset=examples, callbacks=[Callback()]).train()
-    return ticks
-
-
-def trainers(corpus: Path, model: dict[str, Any], folder: Path) -> Row:
-    """Whole trainers, eager fp32."""
-    settings = recipe(corpus, model=model)
-    shape = start.resolved(settings, start.open_data(settings)).model
-    write_directory(folder / "llama", shape, dict(weights(Going(settings).run)))
-    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for number in range(4):
-        ours = our_trainer(settings, folder / f"ours-{number}")
-        theirs = their_trainer(settings, folder / "llama", folder / f"theirs-{number}")
-        seconds["ours"] += ours.steps
-        seconds["theirs"] += theirs.steps
-    our_rate, their_rate = (TOKENS / median(seconds[name]) for name in ("ours", "theirs"))
-    return Row(
-        f"6  our trainer against Trainer, {shape.parameters / 1e6:.1f}M",
-        "tokens/s",
-        our_rate,
-        agreement(ours.losses, theirs.losses),
-        {"transformers.Trainer": their_rate},
-        targets=(Target("transformers.Trainer", "≥", 1.10),),
-    )
-
-
 def compiled(corpus: Path) -> Row:
     fast = Going(recipe(corpus, precision="bf16", compile=True))
     slow = Going(recipe(corpus))
@@ -302,15 +205,6 @@ def determinism(corpus: Path) -> list[Row]:
     return rows
 
 
-SIZES = (SMALL, WORDY, MIDDLE)
-
-
-def made(home: Path, number: int) -> Path:
-    folder = home / str(number)
-    folder.mkdir()
-    return folder
-
-
 def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -318,7 +212,6 @@ def rows() -> list[Row]:
         return [
             averaging(corpus),
             bare_loop(corpus),
-            *(trainers(corpus, model, made(home, n)) for n, model in enumerate(SIZES)),
             compiled(corpus),
             *determinism(corpus),
         ]
