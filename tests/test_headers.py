@@ -225,7 +225,7 @@ def rewrite(folder: Path, **changes: Any) -> None:
 def test_directories_that_cannot_be_read(tmp_path: Path) -> None:
     folder = sharded(tmp_path / "model")
     rewrite(folder, weight_map={"a": "../secret.safetensors"})
-    with pytest.raises(UserError, match=r"names '\.\./secret\.safetensors', outside the dir"):
+    with pytest.raises(UserError, match=r"is '\.\./secret\.safetensors'; the name of a file"):
         of_directory(folder)
     rewrite(folder, weight_map={"a": "model-00001-of-00002.safetensors",
                                 "z": "model-00001-of-00002.safetensors"})  # fmt: skip
@@ -253,13 +253,14 @@ def test_shards_of_two_types(tmp_path: Path) -> None:
         held = {"w": torch.ones(2, dtype=dtype)} | ({"v": torch.ones(3)} if number == 1 else {})
         save_file(held, tmp_path / f"{number}.safetensors",
                   {"DCP_SHARDING_INFO": json.dumps(places)})  # fmt: skip
-    files = {"state.json": {}, "1.safetensors": {}}
-    manifest = {"format": 1, "files": files}
+    files = {name: {"bytes": 0, "sha256": ""} for name in ("state.json", "1.safetensors")}
+    about = {"format": 1, "step": 5, "tokens": 5, "t": 5, "lr": 0.1, "weights": ["raw"]}
+    manifest = {**about, "files": files}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     found = of_checkpoint(Checkpoint(tmp_path, 5))
     assert {name: entry.shape for name, entry in found.items()} == {"w": (2,), "v": (3,)}
     (tmp_path / "manifest.json").write_text(
-        json.dumps({"format": 1, "files": files | {"2.safetensors": {}}})
+        json.dumps({**about, "files": files | {"2.safetensors": {"bytes": 0, "sha256": ""}}})
     )
     with pytest.raises(UserError, match=r"1\.safetensors: the shards of 'w' are F(32|16) and F"):
         of_checkpoint(Checkpoint(tmp_path, 5))
@@ -272,7 +273,9 @@ def test_shards_of_two_types(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_places_that_are_none(said: str, tmp_path: Path) -> None:
     save_file({"w": torch.ones(2)}, tmp_path / "1.safetensors", {"DCP_SHARDING_INFO": said})
-    (tmp_path / "manifest.json").write_text('{"format": 1, "files": {"1.safetensors": {}}}')
+    about = {"format": 1, "step": 5, "tokens": 5, "t": 5, "lr": 0.1, "weights": ["raw"]}
+    files = {"1.safetensors": {"bytes": 0, "sha256": ""}}
+    (tmp_path / "manifest.json").write_text(json.dumps({**about, "files": files}))
     with pytest.raises(UserError, match=r"1\.safetensors is damaged"):
         of_checkpoint(Checkpoint(tmp_path, 5))
 

@@ -20,7 +20,10 @@ from anytrain.rundir import Checkpoint, RunDir
 def made(path: Path, steps: tuple[int, ...] = ()) -> RunDir:
     """A run of 64 tokens a step with checkpoints, written by hand."""
     path.mkdir(parents=True, exist_ok=True)
-    (path / "recipe.toml").write_text("[train]\nbatch = 4\ncontext = 16\n")
+    (path / "recipe.toml").write_text(
+        'name = "a"\nschedule = "constant:peak=1"\n[model]\n[train]\nbatch = 4\ncontext = 16\n'
+        '[optimizer]\nkind = "adamw"\nbeta1 = 0.9\nweight_decay = 0.0\n'
+    )
     (path / "run.json").write_text("{}")
     run = RunDir(path)
     for step in steps:
@@ -30,7 +33,7 @@ def made(path: Path, steps: tuple[int, ...] = ()) -> RunDir:
         entry = {"bytes": (folder / "state.json").stat().st_size,
                  "sha256": sha256(folder / "state.json")}  # fmt: skip
         manifest = {"format": 1, "step": step, "tokens": 64 * step, "weights": ["raw"],
-                    "files": {"state.json": entry}}  # fmt: skip
+                    "t": step, "lr": 0.1, "files": {"state.json": entry}}  # fmt: skip
         (folder / "manifest.json").write_text(json.dumps(manifest))
     return run
 
@@ -99,8 +102,8 @@ def test_metrics_are_cut_back(tmp_path: Path) -> None:
     run = made(tmp_path / "a")
     run.drop_after(3)  # there are none
     for step in range(1, 7):
-        run.log({"step": step})
-        run.log({"step": step, "val/loss/raw": 1.0})
+        run.log({"step": step, "tokens": step})
+        run.log({"step": step, "tokens": step, "val/loss/raw": 1.0})
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "lo')
     run.drop_after(100)
@@ -204,7 +207,7 @@ DAMAGES = {
     "truncated": r"state\.json has 10 bytes, its manifest says 11",
     "altered": r"state\.json was altered: its checksum",
     "format": "format 99; this version reads 1",
-    "outside": "names .*, outside it",
+    "outside": "names .*; the name of a file beside it is valid",
 }
 
 

@@ -1,15 +1,15 @@
 """Validation losses of a run, as its metrics hold them."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from anytrain.errors import UserError
-from anytrain.files import Record
+from anytrain.files import Record, read_line
+from anytrain.forms import METRIC
 from anytrain.rundir import RunDir
+from anytrain.schema import LOSS, Each, check
 
 RAW = "raw"
-_LOSS, _STDERR = "val/loss/", "val/stderr/"
+_VALIDATION = _LOSS, _STDERR = "val/loss/", "val/stderr/"
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,10 @@ def _evaluation_records(run: RunDir) -> Iterator[Record]:
         for number, line in enumerate(file, 1):
             if b'"val/loss/' not in line or not line.endswith(b"\n"):
                 continue
-            try:
-                record = json.loads(line)
-                yield {"step": int(record["step"]), "tokens": int(record["tokens"]), **record}
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}, line {number} is damaged: {error}") from error
+            where = f"{path}, line {number}"
+            record = read_line(line, where, METRIC)
+            check(where, {k: v for k, v in record.items() if k.startswith(_VALIDATION)}, Each(LOSS))
+            yield record
 
 
 def _named(record: Record, prefix: str) -> dict[str, float]:

@@ -5,14 +5,18 @@ import json
 import os
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from anytrain.errors import UserError
+from anytrain.schema import TABLE, check
 
 Record = dict[str, Any]
+
+_DEEPEST = 64  # tables and lists in one another; ours have six
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -61,31 +65,103 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_json(path: Path) -> Record:
-    """A JSON object; what is missing or damaged is a UserError naming the file."""
+def parsed(text: str | bytes) -> Any:
+    """JSON; ValueError where it is none, or nests or spells what no later step could handle."""
+    text = text if isinstance(text, str) else text.decode("utf-8")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(text)
+        if "\\ud" in text.lower():  # may spell half of a character, which cannot be written
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if text.count("[") + text.count("{") > _DEEPEST and _deep(value):
+        raise ValueError("it is nested too deeply")
+    return value
+
+
+def _deep(value: Any) -> bool:
+    """Whether tables and lists lie in one another further than `_DEEPEST`."""
+    level, depth = [value], 0
+    while level and depth <= _DEEPEST:
+        inner = (v.values() if isinstance(v, dict) else v for v in level)
+        level = [w for found in inner for w in found if isinstance(w, dict | list)]
+        depth += 1
+    return bool(level)
+
+
+def read_json(path: Path, form: Any = TABLE) -> Record:
+    """A JSON object; what is missing, damaged or of another form is a UserError naming the file."""
+    try:
+        value = parsed(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged: it holds no JSON object")
+    check(path, value, form)
     return value
 
 
-def read_lines(path: Path) -> Iterator[Record]:
+def read_toml(path: Path, form: Any = TABLE) -> Record:
+    """A TOML file; what is missing, damaged or of another form is a UserError naming the file."""
+    try:
+        value = toml(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    check(path, value, form)
+    return value
+
+
+def toml(text: bytes) -> Record:
+    """TOML; ValueError where it is none, or nests further than any step could handle."""
+    try:
+        value = tomllib.loads(text.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if _deep(value):
+        raise ValueError("it is nested too deeply")
+    return value
+
+
+def read_line(line: str | bytes, where: str, form: Any = TABLE) -> Record:
+    """One record of a JSONL file; `where` names file and line in the UserError."""
+    try:
+        value: Record = parsed(line)
+    except ValueError as error:
+        raise UserError(f"{where} is damaged: {error}") from error
+    check(where, value, form)
+    return value
+
+
+def read_lines(path: Path, form: Any = TABLE) -> Iterator[Record]:
     """Records of a JSONL file; a last line torn by a crash is not a record yet."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{path}, line {number} is damaged: {error}") from error
+            yield read_line(line, f"{path}, line {number}", form)
+
+
+def inside(folder: Path, name: str, *others: Path) -> Path:
+    """A file that a manifest in `folder` names; UserError where it lies elsewhere.
+
+    `others` are folders that a symbolic link may lead to.
+    """
+    path = folder / name
+    try:
+        there = path.resolve()
+        path.exists()  # raises for a name that no file can have
+        valid = any(there.is_relative_to(root.resolve()) for root in (folder, *others))
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name with a NUL
+        raise UserError(f"{folder} names {name!r}: {error}") from error
+    if not valid:
+        raise UserError(f"{folder} names {name!r}, which lies outside it")
+    return path
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:

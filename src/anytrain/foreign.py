@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from anytrain.errors import UserError
+from anytrain.files import inside
 from anytrain.layout import SIZES, Box, Entry, assembled
 from anytrain.pickles import TensorStorage, sizes, unpickled
 
@@ -28,6 +29,11 @@ STATE = {
     "optim_state_dict", "optimizer_state_dict", "lr_scheduler", "lr_schedulers", "scheduler",
     "train_state", "dataloader", "rng_state", "grad_scaler",
 }  # fmt: skip
+
+
+# What zipfile raises for a damaged archive.
+_UNZIPPED = (zipfile.BadZipFile, NotImplementedError, LookupError, ValueError, OSError, EOFError,
+             OverflowError)  # fmt: skip
 
 
 class Record(NamedTuple):
@@ -56,7 +62,7 @@ def read(path: Path) -> Foreign:
     with ExitStack() as stack:
         files: dict[str, IO[bytes]] = {}
         try:
-            stored = {(i.fqn, sizes(i.offset)): s for i, s in metadata.storage_data.items()}
+            stored = {(_text(i.fqn), sizes(i.offset)): s for i, s in metadata.storage_data.items()}
             for name, tensor in metadata.state_dict_metadata.items():
                 if not isinstance(tensor, TensorStorage) or STATE & set(name.split(".")):
                     continue
@@ -71,11 +77,17 @@ def read(path: Path) -> Foreign:
                 entries[name] = assembled(name, _dtype(path, tensor), sizes(tensor.size), boxes)
         except UserError:
             raise
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OSError, OverflowError) as error:
             raise UserError(f"{path / METADATA} is damaged: {error}") from error
     if not entries:
         raise UserError(f"{path} holds no tensor of a model")
     return Foreign(path, entries, tuple(records))
+
+
+def _text(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError("a tensor whose name is no text")
+    return name
 
 
 def reseal(records: Iterable[Record]) -> None:
@@ -104,7 +116,7 @@ def _opened(path: Path, info: Any, files: dict[str, IO[bytes]], stack: ExitStack
                         "default are valid")  # fmt: skip
     if name not in files:
         try:
-            files[name] = stack.enter_context((path / name).open("rb"))
+            files[name] = stack.enter_context(inside(path, name).open("rb"))
         except OSError as error:
             raise UserError(f"{path / name}: {error.strerror}") from error
     return files[name]
@@ -113,6 +125,8 @@ def _opened(path: Path, info: Any, files: dict[str, IO[bytes]], stack: ExitStack
 def _record(path: Path, file: IO[bytes], info: Any, tensor: Any, shape: tuple[int, ...]) -> Record:
     """Where in a file the elements of one piece are."""
     start, length, dtype = int(info.offset), int(info.length), _dtype(path, tensor)
+    if start < 0 or length < 0 or start + length > file.seek(0, io.SEEK_END):
+        raise UserError(f"{path} is truncated or damaged: it has no {length} bytes at {start}")
     try:
         piece = _Slice(file, start, length)
         with zipfile.ZipFile(piece) as archive:  # their names begin with the archive's own
@@ -123,7 +137,9 @@ def _record(path: Path, file: IO[bytes], info: Any, tensor: Any, shape: tuple[in
         offset = piece.begin(data)
         places = (data.header_offset + 14, piece.entry(directory, data) + 16,
                   offset + data.file_size + 4)  # fmt: skip
-    except (zipfile.BadZipFile, KeyError, AttributeError, EOFError, struct.error) as error:
+    except UserError:
+        raise
+    except (*_UNZIPPED, AttributeError, struct.error) as error:
         raise UserError(f"{path} is truncated or damaged at byte {start}: {error}") from error
     alone = said.offset == 0 and data.file_size == prod(shape) * SIZES[dtype]
     plain = alone and _row_major(shape, said.stride) and data.compress_type == 0

@@ -40,6 +40,7 @@ Unit = Literal["steps", "tokens", "seconds"]
 _SCALE = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _SECONDS = {"s": 1, "sec": 1, "min": 60, "h": 3600, "d": 86400}
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)([kMBT]?)[-\s]?([A-Za-z]+)")
+_NESTED = 64  # parentheses of a spec
 _EXAMPLES = "2000-steps, 20M-tokens or 10min"
 
 
@@ -86,6 +87,8 @@ def duration(text: str, *, what: str = "duration") -> Quantity:
         why = "has no unit" if bare else "is not a duration"
         raise UserError(f"{what} {text!r} {why}; valid are for example {_EXAMPLES}")
     number, scale, word = match.groups()
+    if len(number) > 30 or not float(number) < 1e100:
+        raise UserError(f"{what} {text[:40]!r} is beyond any training")
     exact = Decimal(number) * _SCALE[scale]  # 3.2768B is a whole number, its float product is not
     amount = float(exact)
     unit = word.lower().removesuffix("s") if len(word) > 1 else word
@@ -101,7 +104,7 @@ def duration(text: str, *, what: str = "duration") -> Quantity:
 def moment(text: str | int, *, what: str = "moment") -> Quantity:
     """A point of a run: a duration from its start; a bare number is a step."""
     text = str(text).strip()
-    if re.fullmatch(r"\d+", text):
+    if re.fullmatch(r"\d{1,30}", text):
         return Quantity(float(text), "steps")
     return duration(text, what=what)
 
@@ -188,6 +191,8 @@ def import_user_module(name: str) -> str:
 
 def parse_spec(text: str) -> dict[str, Any]:
     """`kind:key=value,key=(kind:…)` -> {"kind": kind, key: text, key: {…}}."""
+    if text.count("(") > _NESTED:
+        raise UserError(f"{text[:40]!r}… has more than {_NESTED} parentheses")
     kind, _, rest = text.strip().partition(":")
     table: dict[str, Any] = {"kind": kind}
     for part in _split(rest, text):

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anytrain.errors import UserError
+from anytrain.files import inside, parsed, read_json
 from anytrain.layout import SIZES, Box, Entry, assembled
 from anytrain.rundir import Checkpoint
+from anytrain.schema import NAME, TABLE, Each
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
+_INDEX = {"weight_map": Each(NAME), "metadata?": TABLE}
+
 _LARGEST = 100_000_000  # bytes of a header, by the library's limit
+_DIMENSIONS = 32  # of a tensor, at most
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -40,7 +45,7 @@ def read_header(file: Path) -> Header:
             (length,) = struct.unpack("<Q", opened.read(8))
             if length > min(size - 8, _LARGEST):
                 raise ValueError(f"its header should have {length} bytes")
-            table = json.loads(opened.read(length))
+            table = parsed(opened.read(length))
         metadata = table.pop("__metadata__", {})
         if not all(isinstance(value, str) for value in metadata.values()):
             raise ValueError("its __metadata__ is not text")
@@ -59,6 +64,8 @@ def _entry(file: Path, name: str, row: Mapping[str, Any], base: int) -> Entry:
     dtype, shape, (begin, end) = row["dtype"], tuple(row["shape"]), row["data_offsets"]
     if any(type(n) is not int or n < 0 for n in (*shape, begin, end)):
         raise ValueError(f"tensor {name!r} has shape {list(shape)} at bytes {begin} to {end}")
+    if len(shape) > _DIMENSIONS or prod(max(n, 1) for n in shape) >= 2**62:
+        raise ValueError(f"tensor {name!r} has {len(shape)} dimensions, or too large ones")
     if dtype not in SIZES:
         raise UserError(f"{file}: tensor {name!r} is {dtype}; {', '.join(SIZES)} are valid")
     if end - begin != prod(shape) * SIZES[dtype]:
@@ -103,17 +110,15 @@ def weight_files(directory: Path) -> list[Path]:
 
 def read_index(directory: Path) -> dict[str, str]:
     """The file in which each tensor of a sharded directory is."""
-    index = directory / INDEX
-    try:
-        where: dict[str, str] = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-        for name in where.values():
-            if Path(name).name != name:
-                raise UserError(f"{index} names {name!r}, outside the directory")
-    except UserError:
-        raise
-    except (OSError, *_MALFORMED) as error:
-        raise UserError(f"{index} is damaged: {error}") from error
+    where: dict[str, str] = read_json(directory / INDEX, _INDEX)["weight_map"]
+    for name in dict.fromkeys(where.values()):
+        inside(directory, name, blobs(directory))
     return where
+
+
+def blobs(directory: Path) -> Path:
+    """Where Hugging Face's cache has the bytes that the links in a model's directory lead to."""
+    return directory.resolve().parent.parent / "blobs"
 
 
 def of_directory(directory: Path) -> dict[str, Entry]:
@@ -165,7 +170,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> dict[str, Entry]:
 def _places(file: Path, header: Header) -> dict[str, tuple[int, ...]]:
     """Where in its tensor each piece begins that a rank saved, by torch's name for it."""
     try:
-        table = json.loads(header.metadata.get("DCP_SHARDING_INFO", "{}"))
+        table = parsed(header.metadata.get("DCP_SHARDING_INFO", "{}"))
         found = {key: tuple(row["saved_offsets"]) for key, row in table.items() if row}
     except _MALFORMED as error:
         raise UserError(f"{file} is damaged: its DCP_SHARDING_INFO is no table") from error
@@ -174,7 +179,7 @@ def _places(file: Path, header: Header) -> dict[str, tuple[int, ...]]:
         if (
             entry is None
             or len(place) != len(entry.shape)
-            or any(type(n) is not int for n in place)
+            or any(type(n) is not int or not 0 <= n < 2**62 for n in place)
         ):
             raise UserError(f"{file} is damaged: the piece of {key!r} is at {list(place)}")
     return found

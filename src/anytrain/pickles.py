@@ -8,6 +8,7 @@ import io
 import pickle
 from collections import OrderedDict
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any, ClassVar, NamedTuple
 
 from anytrain.errors import UserError
@@ -61,6 +62,18 @@ def _saved(storage: _Storage, offset: int, shape: Any, stride: Any, *rest: Any) 
     return _Saved(storage, offset, sizes(shape), sizes(stride), dtype)
 
 
+def _ordered(pairs: Any = ()) -> "OrderedDict[Any, Any]":
+    for key, _ in pairs:
+        _check_key(key)
+    return OrderedDict(pairs)
+
+
+def _check_key(key: Any) -> None:
+    """A few bytes spell a tuple of tuples that takes for ever to hash: no checkpoint has one."""
+    if not isinstance(key, str | int | float | Inert):
+        raise ValueError(f"a key {shortened(key)}")
+
+
 _DTYPES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64",
     "int32": "I32", "int16": "I16", "int8": "I8", "uint64": "U64", "uint32": "U32",
@@ -81,7 +94,7 @@ _NAMES: dict[str, Any] = {
     **{f"torch.{name}": code for name, code in _STORAGES.items()},
     "torch.storage.UntypedStorage": "",
     "torch.Size": tuple,
-    "collections.OrderedDict": OrderedDict,
+    "collections.OrderedDict": _ordered,
     "torch._utils._rebuild_tensor_v2": _saved,
     "torch._utils._rebuild_tensor_v3": _saved,
     f"{_CHECKPOINT}.metadata.TensorStorageMetadata": TensorStorage,
@@ -101,8 +114,10 @@ _NAMES: dict[str, Any] = {
 }  # fmt: skip
 
 
-# Operations that reserve memory for a size that a file only claims, or that look elsewhere.
-_NEVER = (pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.EXT1, pickle.EXT2, pickle.EXT4)
+# Operations that reserve memory for a size that a file only claims, or that look elsewhere, and
+# sets: what goes into one is hashed.
+_NEVER = (pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.EXT1, pickle.EXT2, pickle.EXT4,
+          pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET)  # fmt: skip
 
 
 class _Unpickler(pickle._Unpickler):
@@ -129,8 +144,27 @@ class _Unpickler(pickle._Unpickler):
     def persistent_load(self, identity: Any) -> _Storage:
         kind, dtype, key, _, _ = identity
         if kind != "storage" or not isinstance(key, str) or not isinstance(dtype, str):
-            raise ValueError(f"a storage {identity!r}")
+            raise ValueError(f"a storage {shortened(identity)}")
         return _Storage(key, dtype)
+
+
+def _checked(does: Any, keys: slice) -> Any:
+    """An operation that fills a dict, the keys looked at where they lie on the stack."""
+
+    def checked(unpickler: Any) -> None:
+        for key in unpickler.stack[keys]:
+            _check_key(key)
+        does(unpickler)
+
+    return checked
+
+
+for _code, _keys in (
+    (pickle.DICT, slice(0, None, 2)),
+    (pickle.SETITEMS, slice(0, None, 2)),
+    (pickle.SETITEM, slice(-2, -1)),
+):
+    _Unpickler.dispatch[_code[0]] = _checked(_Unpickler.dispatch[_code[0]], _keys)
 
 
 def unpickled(file: Path, content: bytes) -> Any:
@@ -148,5 +182,5 @@ def sizes(size: Any) -> tuple[int, ...]:
     if size is None:
         return ()
     if not all(type(n) is int for n in size):
-        raise TypeError(f"a size {size!r}")
+        raise TypeError(f"a size {shortened(size)}")
     return tuple(size)

@@ -13,20 +13,29 @@ No torch: a status or a table is printed without waiting for it.
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import shutil
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, ClassVar, TypeVar
 
+from anytrain import forms
 from anytrain.errors import UserError
-from anytrain.files import Record, append_line, read_json, read_lines, sha256
+from anytrain.files import (
+    Record,
+    append_line,
+    inside,
+    read_json,
+    read_line,
+    read_lines,
+    read_toml,
+    sha256,
+)
 from anytrain.grammar import Quantity, short_count
+from anytrain.schema import COUNT, check
 
 FORMAT = 1
 
@@ -38,18 +47,21 @@ FORMAT = 1
 class Stored:
     """One complete directory of a step: it has a manifest, written last."""
 
+    form: ClassVar[Record]  # of its manifest
+
     path: Path
     step: int
 
     @cached_property
     def manifest(self) -> Record:
         """Counters, files with sizes and checksums, and what is inside."""
-        manifest = read_json(self.path / "manifest.json")
+        path = self.path / "manifest.json"
+        manifest = read_json(path)
         if manifest.get("format") != FORMAT:
             raise UserError(
-                f"{self.path / 'manifest.json'}: format {manifest.get('format')!r}; "
-                f"this version reads {FORMAT}"
+                f"{path}: format {manifest.get('format')!r}; this version reads {FORMAT}"
             )
+        check(path, manifest, self.form)
         return manifest
 
     @property
@@ -63,9 +75,7 @@ class Stored:
     def verify(self, *, checksums: bool = True) -> None:
         """Raise a UserError naming the first file that is missing, truncated or altered."""
         for name, entry in self.manifest["files"].items():
-            path = self.path / name
-            if Path(name).name != name:
-                raise UserError(f"{self.path}: its manifest names {name!r}, outside it")
+            path = inside(self.path, name)
             if not path.is_file():
                 raise UserError(f"{path} is missing")
             if path.stat().st_size != entry["bytes"]:
@@ -92,6 +102,8 @@ def stored(root: Path, kind: type[S]) -> list[S]:
 class Checkpoint(Stored):
     """The complete state of a run after a step."""
 
+    form = forms.CHECKPOINT
+
     @property
     def weights(self) -> list[str]:
         """`raw` and the averages it holds."""
@@ -100,7 +112,7 @@ class Checkpoint(Stored):
     @cached_property
     def state(self) -> Record:
         """Counters and everything else that is not a tensor."""
-        return read_json(self.path / "state.json")
+        return read_json(self.path / "state.json", forms.STATE)
 
     @contextlib.contextmanager
     def pinned(self) -> Iterator["Checkpoint"]:
@@ -155,29 +167,23 @@ class RunDir:
     @property
     def recipe(self) -> Record:
         """Every setting of the run, as TOML gave it."""
-        path = self.path / "recipe.toml"
-        try:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}") from error
-        except tomllib.TOMLDecodeError as error:
-            raise UserError(f"{path} is damaged: {error}") from error
+        return read_toml(self.path / "recipe.toml", forms.RECIPE)
 
     @property
     def identity(self) -> Record:
         """`run.json`: id, versions, lineage, pinned data, decisions made once."""
-        return read_json(self.path / "run.json")
+        return read_json(self.path / "run.json", forms.IDENTITY)
 
     def metrics(self) -> Iterator[Record]:
         """Every metric record so far, oldest first."""
-        return read_lines(self.path / "metrics.jsonl")
+        return read_lines(self.path / "metrics.jsonl", forms.METRIC)
 
     def events(self) -> Iterator[Record]:
         """Starts, stops, changes and recoveries, oldest first."""
-        return read_lines(self.path / "events.jsonl")
+        return read_lines(self.path / "events.jsonl", forms.EVENT)
 
-    def changes(self) -> list[Record]:
-        """Recorded changes of settings that the present state went through, in order.
+    def changes(self, kind: str = "changed") -> list[Record]:
+        """Recorded changes of settings, or others, that the present state went through, in order.
 
         A run that went back, to an older checkpoint, lost the changes that it had made later.
         """
@@ -185,8 +191,8 @@ class RunDir:
         for event in self.events():
             if event["event"] == "fallback":  # names the checkpoint that was passed over
                 continue
-            found = [change for change in found if change["step"] <= event["step"]]
-            if event["event"] == "changed":
+            found = [earlier for earlier in found if earlier["step"] <= event["step"]]
+            if event["event"] == kind and ("settings" in event or kind != "changed"):
                 found.append(event)
         return found
 
@@ -225,13 +231,11 @@ class RunDir:
             return self._latest(checkpoints)
         if when.unit == "seconds":
             raise UserError(f"{self.path}@{when}: a checkpoint is named by its step or its tokens")
-        per_step = self.tokens_per_step
-        for checkpoint in checkpoints:
+        width = 1 if when.unit == "steps" else self.tokens_per_step
+        for found in checkpoints:
             # a moment need not fall on a step: the first step that reaches it is meant
-            if when.unit == "steps" and 0 <= checkpoint.step - when.amount < 1:
-                return checkpoint
-            if when.unit == "tokens" and 0 <= checkpoint.tokens - when.amount < per_step:
-                return checkpoint
+            if 0 <= (found.step if when.unit == "steps" else found.tokens) - when.amount < width:
+                return found
         raise UserError(f"{self.path}@{when}: no checkpoint there; nearest: {self._near(when)}")
 
     def _latest(self, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
@@ -240,16 +244,14 @@ class RunDir:
         for checkpoint in reversed(checkpoints):
             try:
                 checkpoint.verify(checksums=False)
+                return checkpoint
             except UserError as error:
                 wrong = wrong or error
-                continue
-            return checkpoint
         raise wrong or UserError(f"{self.path} has no checkpoint yet")
 
     def _near(self, when: Quantity) -> str:
-        def distance(checkpoint: Checkpoint) -> float:
-            at = checkpoint.step if when.unit == "steps" else checkpoint.tokens
-            return abs(at - when.amount)
+        def distance(found: Checkpoint) -> float:
+            return abs((found.step if when.unit == "steps" else found.tokens) - when.amount)
 
         near = sorted(sorted(self.checkpoints(), key=distance)[:4], key=lambda c: c.step)
         return ", ".join(f"{c.step} ({short_count(c.tokens)}-tokens)" for c in near)
@@ -285,11 +287,8 @@ class RunDir:
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
                     break
-                try:
-                    if json.loads(line)["step"] > step:
-                        break
-                except (ValueError, TypeError, KeyError) as error:
-                    raise UserError(f"{path}, line {number} is damaged: {error}") from error
+                if read_line(line, f"{path}, line {number}", {"step": COUNT})["step"] > step:
+                    break
                 kept += len(line)
         os.truncate(path, kept)
 

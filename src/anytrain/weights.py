@@ -4,24 +4,22 @@ A Hugging Face directory is accepted wherever a run is. A reader pins the checkp
 that a run that is training does not delete it meanwhile.
 """
 
-import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from anytrain.averaging import schedule_free
 from anytrain.errors import UserError
 from anytrain.grammar import weights_name
-from anytrain.models.description import end_of_text
+from anytrain.headers import of_checkpoint
+from anytrain.models.description import end_of_text, made_of
 from anytrain.models.huggingface import read_directory
 from anytrain.models.shape import DecoderShape
-from anytrain.origins import Origin, choose
+from anytrain.models.tensors import TensorFiles
+from anytrain.origins import Origin, choose, schedule_free_parts
 from anytrain.rundir import Checkpoint, RunDir
 
 
@@ -51,25 +49,26 @@ def open_weights(text: str) -> Iterator[Weights]:
         yield Weights(str(path), shape, tensors, tokenizer if tokenizer.is_file() else None, eot)
         return
     run = RunDir.open(path)
-    with run.find(name.when).pinned() as checkpoint, ExitStack() as files:
+    with run.find(name.when).pinned() as checkpoint:
         checkpoint.verify(checksums=False)
-        yield _of_run(run, checkpoint, name.weights, files)
+        yield _of_run(run, checkpoint, name.weights)
 
 
-def _of_run(run: RunDir, checkpoint: Checkpoint, asked: str, files: ExitStack) -> Weights:
+def _of_run(run: RunDir, checkpoint: Checkpoint, asked: str) -> Weights:
     origin = choose(run, checkpoint, asked)
     chosen, identity, recipe = origin.chosen, run.identity, run.recipe
-    stored = _Stored(checkpoint, files)
-    tensors: Mapping[str, Tensor]
+    shape = made_of(recipe["model"], run.path / "recipe.toml")
+    stored, live = of_checkpoint(checkpoint), chosen in ("raw", "schedule_free")
+    found = TensorFiles(stored, "raw/" if live else f"average/{chosen}/")
+    found.check(shape, checkpoint.path)
+    tensors: Mapping[str, Tensor] = found
     if chosen == "schedule_free":
-        tensors = _ScheduleFree(stored, float(recipe["optimizer"]["beta1"]))
-    else:
-        prefix = "raw/" if chosen == "raw" else f"average/{chosen}/"
-        tensors = _Group(stored, prefix)
+        _, beta1 = schedule_free_parts(run, checkpoint, stored)
+        tensors = _ScheduleFree(found, TensorFiles(stored, "optimizer/z/"), beta1)
     tokenizer = run.path / "tokenizer.json"
     return Weights(
         f"{run.path}@{checkpoint.step}:{chosen}",
-        DecoderShape(**recipe["model"]),
+        shape,
         tensors,
         tokenizer if tokenizer.is_file() else None,
         identity.get("eot"),
@@ -77,64 +76,18 @@ def _of_run(run: RunDir, checkpoint: Checkpoint, asked: str, files: ExitStack) -
     )
 
 
-class _Stored:
-    """Tensors of a checkpoint by key, opened lazily, shards of several ranks put together."""
-
-    def __init__(self, checkpoint: Checkpoint, stack: ExitStack) -> None:
-        # key -> [(open file, offset of its piece)]
-        self.pieces: dict[str, list[tuple[Any, list[int]]]] = {}
-        for name in checkpoint.manifest["files"]:
-            if not name.endswith(".safetensors"):
-                continue
-            path = checkpoint.path / name
-            try:
-                file = stack.enter_context(safe_open(path, framework="pt"))
-                offsets = json.loads((file.metadata() or {}).get("DCP_SHARDING_INFO", "{}"))
-            except (SafetensorError, ValueError) as error:
-                raise UserError(f"{path} is damaged: {error}") from error
-            for key in file.keys():  # noqa: SIM118  it is no mapping
-                at = offsets.get(key, {}).get("saved_offsets", [])
-                self.pieces.setdefault(key, []).append((file, at))
-
-    def __getitem__(self, key: str) -> Tensor:
-        pieces = self.pieces[key]
-        if len(pieces) == 1:
-            return pieces[0][0].get_tensor(key)
-        parts = [(file.get_tensor(key), at) for file, at in pieces]
-        ndim = parts[0][0].ndim
-        size = [max(at[d] + part.shape[d] for part, at in parts) for d in range(ndim)]
-        whole = torch.empty(size, dtype=parts[0][0].dtype)
-        for part, at in parts:
-            whole[tuple(slice(o, o + n) for o, n in zip(at, part.shape, strict=True))] = part
-        return whole
-
-
-class _Group(Mapping[str, Tensor]):
-    """The tensors under one prefix, by their names in the model."""
-
-    def __init__(self, stored: _Stored, prefix: str) -> None:
-        self.stored, self.prefix = stored, prefix
-        self.names = [k.removeprefix(prefix) for k in stored.pieces if k.startswith(prefix)]
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.stored[self.prefix + name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
-class _ScheduleFree(_Group):
+class _ScheduleFree(Mapping[str, Tensor]):
     """x, from the live weights y and the optimizer's z."""
 
-    def __init__(self, stored: _Stored, beta1: float) -> None:
-        super().__init__(stored, "raw/")
-        self.beta1 = beta1
+    def __init__(self, live: TensorFiles, fast: TensorFiles, beta1: float) -> None:
+        self.live, self.fast, self.beta1 = live, fast, beta1
 
     def __getitem__(self, name: str) -> Tensor:
-        y = self.stored[f"raw/{name}"]
-        if f"optimizer/z/{name}" not in self.stored.pieces:
-            return y
-        return schedule_free(y, self.stored[f"optimizer/z/{name}"], self.beta1)
+        y = self.live[name]
+        return schedule_free(y, self.fast[name], self.beta1) if name in self.fast else y
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.live)
+
+    def __len__(self) -> int:
+        return len(self.live)

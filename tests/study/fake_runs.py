@@ -78,7 +78,8 @@ def write_run(
     path.mkdir(parents=True)
     path.joinpath("recipe.toml").write_text(
         f'name = "demo"\nunit = "{UNIT}-steps"\nschedule = "{schedule}"\n'
-        f"[train]\nbatch = {BATCH}\ncontext = {CONTEXT}\n[averages]\n"
+        f"[train]\nbatch = {BATCH}\ncontext = {CONTEXT}\n[model]\nlayers = 1\nwidth = 16\n"
+        'heads = 2\n[optimizer]\nkind = "adamw"\nbeta1 = 0.9\nweight_decay = 0.1\n[averages]\n'
         + "".join(f'"{n}" = "anytime_ema:f={n[3:]}"\n' for n in NAMES)
     )
     run = RunDir(path)
@@ -87,6 +88,7 @@ def write_run(
         "id": run_id or path.name,
         "created": "2026-01-02T03:04:05+00:00",
         "versions": {"anytrain": "0.1.0", "torch": "2.13.0"},
+        "imports": {},
         "parent": None,
         "changes": {},
         "data": [],
@@ -112,12 +114,21 @@ def write_run(
 def write_checkpoint(run: RunDir, step: int, weights: tuple[str, ...] = ("raw", *NAMES)) -> None:
     path = run.checkpoint_path(step)
     path.mkdir(parents=True)
-    state = {"clock": {"step": step, "tokens": step * PER_STEP, "samples": step * BATCH}}
+    state = {
+        "clock": {
+            "step": step, "t": float(step), "tokens": step * PER_STEP, "samples": step * BATCH
+        },
+        "averages": {"t": float(step), "since": {}, "rules": {}},
+        "optimizer": [],
+        "recipe": run.recipe,
+    }  # fmt: skip
     path.joinpath("state.json").write_text(json.dumps(state))
     manifest = {
         "format": 1,
         "step": step,
         "tokens": step * PER_STEP,
+        "t": float(step),
+        "lr": 5e-3,
         "weights": list(weights),
         "files": {"model.safetensors": {"bytes": 20_000_000, "sha256": "0" * 64}},
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from anytrain import forms
 from anytrain.errors import UserError, nearest
 from anytrain.headers import read_header
 from anytrain.layout import Entry
@@ -27,6 +28,8 @@ class Track:
 class StoredSnapshot(Stored):
     """The tracks of a run after a step."""
 
+    form = forms.SNAPSHOT
+
     @property
     def t(self) -> float:
         """Steps at the reference batch."""
@@ -39,7 +42,10 @@ class StoredSnapshot(Stored):
         for name, row in self.manifest["tracks"].items():
             if row["file"] not in self.manifest["files"]:
                 raise UserError(f"{self.path}: its manifest has no file of track {name!r}")
-            rule = PowerEma(float(row["sigma_rel"]))
+            try:
+                rule = PowerEma(float(row["sigma_rel"]))
+            except ValueError as error:
+                raise UserError(f"{self.path}: track {name!r}: {error}") from error
             found[name] = Track(rule, float(row["since"]), self.path / row["file"])
         return found
 

@@ -28,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    from tokenizers import Tokenizer
-
+    from anytrain.data import tokenizer as tokenizers
     from anytrain.models.decoder import Decoder
     from anytrain.models.generate import generate
     from anytrain.weights import open_weights
@@ -37,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     with open_weights(args.weights) as weights:
         if weights.tokenizer is None or not weights.tokenizer.is_file():
             raise UserError(f"{weights.source} has no tokenizer ({weights.tokenizer})")
-        tokenizer = Tokenizer.from_file(str(weights.tokenizer))
+        tokenizer = tokenizers.read(weights.tokenizer)
         if tokenizer.get_vocab_size() > weights.shape.tokens:
             raise UserError(
                 f"{weights.tokenizer} has {tokenizer.get_vocab_size()} tokens, "
@@ -45,7 +44,10 @@ def run(args: argparse.Namespace) -> int:
             )
         model = Decoder.loaded(weights.shape, weights.tensors)
         source, eot = weights.source, weights.eot
-    prompt = tokenizer.encode(args.prompt).ids or [eot or 0]
+    with tokenizers.refusing(f"{source}: its tokenizer cannot encode the prompt"):
+        prompt = tokenizer.encode(args.prompt).ids or [eot or 0]
+    if max(prompt) >= model.shape.tokens:
+        raise UserError(f"{source}: token {max(prompt)}; the model has {model.shape.tokens}")
     made = generate(
         model,
         prompt,

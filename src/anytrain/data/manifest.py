@@ -19,11 +19,23 @@ from typing import Any
 
 from anytrain.errors import UserError
 from anytrain.files import read_json, write_atomic
+from anytrain.schema import COUNT, NUMBER, SIZE, TEXT, Each, check, one_of
 
 NAME = "manifest.json"
 FORMAT = "anytrain-corpus"
 VERSION = 1
 DTYPES = {"uint16": 2, "uint32": 4}  # bytes a token
+
+_FILE = {"path": TEXT, "bytes": COUNT, "sha256": TEXT}
+_SEGMENT = {
+    "sources": [TEXT], "text_field": TEXT, "counts": Each(COUNT), "skipped": Each([TEXT]),
+    "train": [_FILE], "validation": [_FILE], "index": [_FILE],
+}  # fmt: skip
+_FORM = {
+    "dtype": one_of(*DTYPES), "vocab": SIZE, "eot": COUNT, "eot_token": TEXT,
+    "tokenizer": TEXT, "tokenizer_sha256": TEXT, "validation": NUMBER, "shard_tokens": SIZE,
+    "segments": [_SEGMENT],
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,40 +101,38 @@ class Manifest:
                 f"{path}: format {record.get('format')!r} version {record.get('version')!r}; "
                 f"this version reads {FORMAT!r} version {VERSION}"
             )
-        if record.get("dtype") not in DTYPES:
-            raise UserError(f"{path}: dtype {record.get('dtype')!r}; one of {', '.join(DTYPES)}")
-        try:
-            fields = {name: record[name] for name in cls.__dataclass_fields__}
-            fields["segments"] = tuple(_segment(entry) for entry in record["segments"])
-            made = cls(**fields)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(f"{path} is damaged: {type(error).__name__} {error}") from error
+        check(path, record, _FORM)
+        fields = {name: record[name] for name in cls.__dataclass_fields__}
+        made = cls(**{**fields, "segments": tuple(map(_segment, record["segments"]))})
         made._check(path)
         return made
 
     def _check(self, path: Path) -> None:
-        """Files lie inside the corpus and have sizes that hold whole tokens."""
+        """Files lie inside the corpus and have sizes that hold whole tokens of the vocabulary."""
         if not self.segments:
             raise UserError(f"{path} is damaged: it lists no segment")
+        if not self.eot < self.vocab <= 256 ** DTYPES[self.dtype]:
+            raise UserError(
+                f"{path} is damaged: eot {self.eot} and vocab {self.vocab} are no {self.dtype}"
+            )
         for entry in (file for segment in self.segments for file in segment.files):
             parts = PurePosixPath(entry.path)
             if parts.is_absolute() or ".." in parts.parts or "\\" in entry.path:
                 raise UserError(f"{path} names {entry.path!r}, which lies outside the corpus")
-            if entry.bytes < 0 or entry.bytes % DTYPES[self.dtype]:
+            if entry.bytes % DTYPES[self.dtype]:
                 raise UserError(f"{path}: {entry.path} of {entry.bytes} bytes is no {self.dtype}")
 
 
 def _segment(record: Mapping[str, Any]) -> Segment:
+    files = {split: _files(record[split]) for split in ("train", "validation", "index")}
     return Segment(
-        sources=tuple(str(source) for source in record["sources"]),
-        text_field=str(record["text_field"]),
-        counts={str(key): int(value) for key, value in record["counts"].items()},
-        skipped={key: tuple(where) for key, where in record["skipped"].items()},
-        train=_files(record["train"]),
-        validation=_files(record["validation"]),
-        index=_files(record["index"]),
+        sources=tuple(record["sources"]),
+        text_field=record["text_field"],
+        counts=record["counts"],
+        skipped={reason: tuple(where) for reason, where in record["skipped"].items()},
+        **files,
     )
 
 
 def _files(records: list[Mapping[str, Any]]) -> tuple[DataFile, ...]:
-    return tuple(DataFile(str(r["path"]), int(r["bytes"]), str(r["sha256"])) for r in records)
+    return tuple(DataFile(r["path"], r["bytes"], r["sha256"]) for r in records)

@@ -98,9 +98,9 @@ class Order:
 
     def __post_init__(self) -> None:
         if not self.starts or len(self.starts) != len(self.windows) or self.starts[0] != 0:
-            raise ValueError(f"eras start at {self.starts} with {self.windows} windows")
+            raise UserError(f"eras start at {self.starts} with {self.windows} windows")
         if list(self.starts) != sorted(self.starts) or list(self.windows) != sorted(self.windows):
-            raise ValueError(f"eras start at {self.starts} with {self.windows}: both only grow")
+            raise UserError(f"eras start at {self.starts} with {self.windows}: both only grow")
         if self.windows[0] < 1:
             raise UserError("a corpus of 0 windows: it is shorter than one sequence")
 

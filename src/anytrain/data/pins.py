@@ -35,7 +35,7 @@ class Pin:
         try:
             eras = [Era(**{**era, "windows": tuple(era["windows"])}) for era in record["eras"]]
             return cls(str(record["path"]), float(record["weight"]), tuple(eras))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"pinned data {dict(record)!r} are damaged: {error}") from error
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from anytrain.data import tokenizer as tokenizers
 from anytrain.data.manifest import NAME, DataFile, Manifest
 from anytrain.errors import UserError
-from anytrain.files import sha256
+from anytrain.files import inside, sha256
 
 Verify = Literal["auto", "sizes", "hashes"]
 
@@ -47,6 +47,14 @@ class TokenFile:
             raise UserError(f"{self.path} cannot be read: {error}") from error
         return mapped.view(np.ndarray)  # slices of a plain array are several times faster to make
 
+    def mark(self) -> tuple[int, ...]:
+        """What changes when somebody writes to the file, moves it or puts another in its place."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return ()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
 
 class TokenArray:
     """Token files read as one array."""
@@ -55,6 +63,7 @@ class TokenArray:
         self.files = tuple(files)
         self.starts = np.cumsum([0, *(file.count for file in self.files)])  # tokens
         self._maps: dict[int, NDArray[Any]] = {}
+        self._marks: dict[int, tuple[int, ...]] = {}  # of the files when they were mapped
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -85,11 +94,23 @@ class TokenArray:
             self.fill(row, file, offset)
         return out
 
+    def check(self) -> None:
+        """A UserError where a file that was read has been written to or replaced since."""
+        for number in self._marks:
+            self._check(number)
+
+    def _check(self, number: int) -> None:
+        if self.files[number].mark() != self._marks[number]:
+            raise UserError(f"{self.files[number].path} was changed while it was read")
+
     def _map(self, number: int) -> NDArray[Any]:
         mapped = self._maps.get(number)
         if mapped is None:
             if len(self._maps) >= _OPEN_FILES:
-                self._maps.pop(next(iter(self._maps)))
+                oldest = next(iter(self._maps))
+                self._check(oldest)
+                del self._maps[oldest], self._marks[oldest]
+            self._marks[number] = self.files[number].mark()
             mapped = self._maps[number] = self.files[number].map()
         return mapped
 
@@ -190,7 +211,7 @@ def _prepared(folder: Path, verify: Verify) -> Corpus:
 
 
 def _check(folder: Path, entry: DataFile, hashes: bool) -> None:
-    path = folder / entry.path
+    path = inside(folder, entry.path)
     if not path.is_file():
         raise UserError(f"{path} is missing; {folder / NAME} lists it")
     size = path.stat().st_size
@@ -235,7 +256,7 @@ def _nanogpt(path: Path) -> TokenFile:
 def _numpy(path: Path) -> TokenFile:
     try:
         mapped = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # its head is read as Python's literals, whose reader raises many
         raise UserError(f"{path} is no NumPy file, or truncated: {error}") from error
     if mapped.ndim != 1 or mapped.dtype.newbyteorder("=").name not in _NPY_TYPES:
         raise UserError(

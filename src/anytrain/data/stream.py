@@ -71,6 +71,7 @@ class TrainingData:
             )
             for number, pin in enumerate(self.pins)
         )
+        self._all_known = all(corpus.vocab is not None for corpus in self.corpora)
         self._signed = any(corpus.train.signed for corpus in self.corpora)
         self._blocks: dict[int, _Places] = {}
 
@@ -137,9 +138,24 @@ class TrainingData:
             for corpus, file, offset in self._places(block)[start : start + count - row]:
                 self.corpora[corpus].train.fill(out[row], file, offset)
                 row += 1
-        if self._signed and out.min(initial=0) < 0:
-            raise UserError(f"{self.pins[0].path}: token {out.min()} is negative; ids start at 0")
-        return out
+        return self._checked(out)
+
+    def _checked(self, tokens: Tokens) -> Tokens:
+        """The tokens, if the vocabulary has all of them: a model would index beyond its rows."""
+        if self._signed and tokens.min(initial=0) < 0:
+            raise UserError(
+                f"{self.pins[0].path}: token {tokens.min()} is negative; ids start at 0"
+            )
+        if self._all_known and tokens.max(initial=0) >= (self.vocab or 0):
+            raise UserError(
+                f"{self.pins[0].path}: token {tokens.max()}; its vocabulary has {self.vocab}"
+            )
+        return tokens
+
+    def check(self) -> None:
+        """A UserError where a shard that was read has been changed since it was opened."""
+        for corpus in self.corpora:
+            corpus.train.check()
 
     def _places(self, block: int) -> _Places:
         """(corpus, file, offset) of the 1024 samples of a block."""
@@ -216,7 +232,7 @@ class TrainingData:
         proportion to their weights, one after another. A UserError says what to do where there
         are none.
         """
-        return np.concatenate(list(self.validation_parts(tokens).values()))
+        return self._checked(np.concatenate(list(self.validation_parts(tokens).values())))
 
     def validation_parts(self, tokens: int) -> dict[str, Tokens]:
         """`validation` by the path of the corpus."""

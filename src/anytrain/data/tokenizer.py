@@ -7,7 +7,8 @@ Tokens that the tokenizer calls special are never made from text: a document tha
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from anytrain.data.manifest import DTYPES
 from anytrain.errors import UserError
-from anytrain.files import sha256, sync
+from anytrain.files import read_json, sha256, sync
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -61,16 +62,31 @@ def parse(text: str) -> Spec:
     return Spec(text, file, 0)
 
 
-def load(file: Path) -> "Tokenizer":
-    """A tokenizer ready for documents: nothing cut, nothing padded, nothing added."""
+def read(file: Path) -> "Tokenizer":
+    """The tokenizer of a file; nothing is cut and nothing padded, whatever the file says."""
     from tokenizers import Tokenizer
 
-    try:
+    with refusing(f"tokenizer {file} is no tokenizers JSON file"):
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises bare Exception on a malformed file
-        raise UserError(f"tokenizer {file} is no tokenizers JSON file: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    return tokenizer
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """What the library raises inside, bare Exceptions and panics, as a UserError."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"{what}: {error}") from error
+
+
+def load(file: Path) -> "Tokenizer":
+    """A tokenizer ready for documents: nothing cut, nothing padded, nothing added."""
+    tokenizer = read(file)
     tokenizer.encode_special_tokens = True
     return tokenizer
 
@@ -145,11 +161,9 @@ def _configured(file: Path | None) -> str | None:
     config = file.parent / CONFIG if file else None
     if config is None or not config.is_file():
         return None
-    try:
-        token = json.loads(config.read_bytes()).get("eos_token")
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{config} is damaged: {error}") from error
-    return str(token["content"]) if isinstance(token, dict) else token
+    token = read_json(config).get("eos_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    return token if isinstance(token, str) else None
 
 
 class Encoder:
@@ -172,8 +186,6 @@ class Encoder:
 
     def __call__(self, texts: Sequence[str]) -> list[NDArray[np.unsignedinteger]]:
         """Encode in parallel on all cores."""
-        try:
+        with refusing("the tokenizer cannot encode a document"):  # an unknown word, no token for it
             encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        except Exception as error:  # the library's own, bare: an unknown word without a token
-            raise UserError(f"the tokenizer cannot encode a document: {error}") from error
         return [np.array([*encoding.ids, self.eot], dtype=self.dtype) for encoding in encodings]

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from anytrain.headers import INDEX, read_header
+from anytrain.files import inside, read_json
+from anytrain.headers import INDEX, blobs, read_header
 from anytrain.merging.inputs import Input
-from anytrain.models.description import write_description
-from anytrain.models.shape import DecoderShape
+from anytrain.models.description import made_of, write_description
 from anytrain.rundir import RunDir
+from anytrain.schema import TABLE
 
 RECORD = "merge.json"
 
@@ -49,7 +50,7 @@ def _describe_run(run: RunDir, draft: Path, files: Iterable[Path], card: str) ->
     kinds = {entry.dtype for file in files for entry in read_header(file).entries.values()}
     write_description(
         draft,
-        DecoderShape(**run.recipe["model"]),
+        made_of(run.recipe["model"], run.path / "recipe.toml"),
         tokenizer=tokenizer if tokenizer.is_file() else None,
         eot=run.identity.get("eot"),
         dtype=_NAMES[kinds.pop()] if len(kinds) == 1 else "float32",
@@ -61,20 +62,23 @@ def _write_index(last: Input, draft: Path, files: Mapping[Path, Sequence[str]]) 
     headers = [read_header(file) for file in files]
     total = sum(entry.bytes for head in headers for entry in head.entries.values())
     before = (last.directory or draft) / INDEX
-    known = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else {}
+    known = read_json(before, {"metadata?": TABLE}) if before.is_file() else {}
     where = {key: file.name for file, keys in files.items() for key in keys}
     metadata = {**(known.get("metadata") or {}), "total_size": total}
     _write_json(draft / INDEX, {"metadata": metadata, "weight_map": dict(sorted(where.items()))})
 
 
 def _carry_over(directory: Path, draft: Path, dtype: str | None) -> None:
-    """Config, tokenizer and code of the last input, not its weights; its card is written over."""
+    """Config, tokenizer and code of the last input, not its weights; its card is written over.
+
+    A link that leads out of the directory is an error: it could bring a private file along.
+    """
     for path in sorted(directory.iterdir()):
         if path.is_file() and not path.name.endswith(_LEFT):
-            shutil.copyfile(path, draft / path.name)
+            shutil.copyfile(inside(directory, path.name, blobs(directory)), draft / path.name)
     config = draft / "config.json"
     if dtype is not None and config.is_file():
-        table = json.loads(config.read_text(encoding="utf-8"))
+        table = read_json(config)
         _write_json(config, table | {k: dtype for k in ("dtype", "torch_dtype") if k in table})
 
 

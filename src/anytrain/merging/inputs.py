@@ -12,7 +12,7 @@ from anytrain.grammar import Quantity, WeightsSpan, weights_name, weights_span
 from anytrain.headers import INDEX, SINGLE, of_checkpoint, of_directory, of_files, weight_files
 from anytrain.layout import Entry, select
 from anytrain.models.description import read_config
-from anytrain.origins import choose
+from anytrain.origins import choose, schedule_free_parts
 from anytrain.rundir import Checkpoint, RunDir
 
 
@@ -128,18 +128,20 @@ def _of_run(run: RunDir, checkpoint: Checkpoint, asked: str, stack: ExitStack) -
     chosen = choose(run, checkpoint, asked).chosen
     stored, name = of_checkpoint(checkpoint), f"{run.path}@{checkpoint.step}:{chosen}"
     if chosen == "schedule_free":
-        source = _schedule_free(name, stored, float(run.recipe["optimizer"]["beta1"]))
+        fast, beta1 = schedule_free_parts(run, checkpoint, stored)
+        source = _schedule_free(name, select(stored, "raw/"), fast, beta1)
     else:
         prefix = "raw/" if chosen == "raw" else f"average/{chosen}/"
         source = Source.of(name, select(stored, prefix))
     return Input(source, float(checkpoint.manifest["t"]), run)
 
 
-def _schedule_free(name: str, stored: Mapping[str, Entry], beta1: float) -> Source:
+def _schedule_free(
+    name: str, live: Mapping[str, Entry], fast: Mapping[str, Entry], beta1: float
+) -> Source:
     """x = y/β₁ + (1 − 1/β₁)z, a sum of two stored tensors (see `online.schedule_free`)."""
-    fast = select(stored, "optimizer/z/")
     terms = {}
-    for key, y in select(stored, "raw/").items():
+    for key, y in live.items():
         both = ((1.0 / beta1, y), (1.0 - 1.0 / beta1, fast[key])) if key in fast else ((1.0, y),)
         terms[key] = both
     return Source(name, terms)

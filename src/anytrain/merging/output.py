@@ -10,7 +10,7 @@ from typing import Any
 
 from anytrain.averaging import merge
 from anytrain.errors import UserError
-from anytrain.files import appearing, sync
+from anytrain.files import appearing, inside, sync
 from anytrain.foreign import Foreign, reseal
 from anytrain.headers import SINGLE, plan_file, read_header
 from anytrain.layout import Entry
@@ -172,6 +172,8 @@ def _patch(
 ) -> int:
     """Copy a checkpoint of torch.distributed, and write the merge over the copy's tensors."""
     check_room(draft, sum(p.stat().st_size for p in last.path.rglob("*") if p.is_file()))
+    for path in last.path.rglob("*"):
+        inside(last.path, str(path.relative_to(last.path)))  # a copy takes no private file along
     left = shutil.ignore_patterns(RECORD)
     shutil.copytree(
         last.path, draft, dirs_exist_ok=True, ignore=left, copy_function=shutil.copyfile

@@ -7,10 +7,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
+from anytrain.data import tokenizer as tokenizers
 from anytrain.errors import UserError
+from anytrain.files import read_json
 from anytrain.models.shape import DecoderShape
+from anytrain.schema import COUNT, NUMBER, TABLE, check
 
 Json = dict[str, Any]
 
@@ -106,10 +107,7 @@ def config_of(shape: DecoderShape, *, eot: int | None, dtype: str) -> Json:
 
 def _write_tokenizer(draft: Path, source: Path, shape: DecoderShape, eot: int | None) -> None:
     file = source / "tokenizer.json" if source.is_dir() else source
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises plain Exception
-        raise UserError(f"{file} is not a tokenizer.json: {error}") from error
+    tokenizer = tokenizers.read(file)
     size = tokenizer.get_vocab_size()
     if size > shape.tokens:
         raise UserError(f"{file} has {size} tokens, the model's vocab is {shape.tokens}")
@@ -137,44 +135,44 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def end_of_text(path: Path) -> int | None:
     """The token after which the directory's model stops, the first where it names several."""
-    eot = read_config(path).get("eos_token_id")
-    return eot[0] if isinstance(eot, list) else eot
+    eot: Any = read_config(path).get("eos_token_id")
+    first: Any = eot[0] if isinstance(eot, list) and eot else eot
+    if first is not None:
+        check(path / "config.json", first, COUNT, "eos_token_id")
+    return None if first is None else int(first)
 
 
 def read_config(path: Path) -> Json:
     """config.json of a model directory."""
     file = path / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not a model directory: it has no config.json") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read as JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{file} is not a JSON object")
-    return config
+    if not file.exists():
+        raise UserError(f"{path} is not a model directory: it has no config.json")
+    return read_json(file)
 
 
 def shape_of(config: Json, file: Path) -> DecoderShape:
     """The shape that a config.json describes; `file` names it in errors."""
     kind = config.get("model_type")
+    if kind == "anytrain":
+        names = {f.name for f in fields(DecoderShape)}
+        return made_of({k: v for k, v in config.items() if k in names}, file)
+    if kind == "llama":
+        return made_of(_llama_values(config, file), file)
+    raise UserError(f"{file}: model_type = {kind!r}; valid are 'llama' and 'anytrain'")
+
+
+def made_of(values: Mapping[str, Any], where: Path) -> DecoderShape:
+    """The shape of a model that exists, which has a vocabulary; UserError where there is none."""
     try:
-        if kind == "anytrain":
-            names = {f.name for f in fields(DecoderShape)}
-            shape = DecoderShape(**{k: v for k, v in config.items() if k in names})
-        elif kind == "llama":
-            shape = _llama_shape(config, file)
-        else:
-            raise UserError(f"{file}: model_type = {kind!r}; valid are 'llama' and 'anytrain'")
-        shape.tensors()  # a model that exists has a vocabulary
-    except UserError:
-        raise
+        shape = DecoderShape(**values)
+        _ = shape.tokens
     except (TypeError, ValueError) as error:
-        raise UserError(f"{file}: {error}") from error
+        why = str(error).removeprefix("DecoderShape.__init__() ")
+        raise UserError(f"{where}: {why}") from error
     return shape
 
 
-def _llama_shape(config: Json, file: Path) -> DecoderShape:
+def _llama_values(config: Json, file: Path) -> Json:
     for key, valid in _ONLY.items():
         if config.get(key, valid) != valid:
             raise UserError(f"{file}: {key} = {config[key]!r}; {valid!r} is valid")
@@ -184,8 +182,7 @@ def _llama_shape(config: Json, file: Path) -> DecoderShape:
     # absent keys have Llama's defaults, which are not all ours
     defaults = {"intermediate_size": 11008, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6}
     values: Json = {name: {**defaults, **config}.get(key) for key, name in _LLAMA.items()}
-    values["tied"] = bool(values["tied"])
-    return DecoderShape(**values, rope_theta=_theta(config, file))
+    return values | {"tied": bool(values["tied"]), "rope_theta": _theta(config, file)}
 
 
 def _theta(config: Json, file: Path) -> float:
@@ -193,8 +190,10 @@ def _theta(config: Json, file: Path) -> float:
     theta = config.get("rope_theta", 10000.0)
     for key in ("rope_scaling", "rope_parameters"):
         rope = config.get(key) or {}
+        check(file, rope, TABLE, key)
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind != "default":
             raise UserError(f"{file}: {key} = {rope!r}; rope_type 'default' is valid")
         theta = rope.get("rope_theta", theta)
+    check(file, theta, NUMBER, "rope_theta")
     return float(theta)

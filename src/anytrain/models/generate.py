@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from anytrain.errors import UserError
 from anytrain.models.decoder import Decoder
 
 
@@ -59,6 +60,8 @@ def sample(
     logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator
 ) -> int:
     """One token from logits (V,)."""
+    if not logits.isfinite().all():
+        raise UserError("the model's logits are not finite; other weights are valid")
     if temperature == 0:
         return int(logits.argmax())
     values, ids = logits.topk(min(top_k or len(logits), len(logits)))

@@ -66,6 +66,6 @@ def read_directory(path: Path) -> tuple[DecoderShape, TensorFiles]:
     the file and key for a model this decoder cannot compute exactly.
     """
     shape = shape_of(read_config(path), path / "config.json")
-    tensors = TensorFiles(path)
-    tensors.check(shape.tensors(), path)
+    tensors = TensorFiles.of(path)
+    tensors.check(shape, path)
     return shape, tensors

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,74 +10,67 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from anytrain.errors import UserError
-
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+from anytrain.headers import INDEX, SINGLE, of_directory
+from anytrain.layout import Box, Entry, select
+from anytrain.models.shape import DecoderShape
 
 
 class TensorFiles(Mapping[str, Tensor]):
-    """The tensors of a model directory; each is read from its file when it is asked for.
+    """Tensors in safetensors files, by name; each is read from its file when it is asked for.
 
-    Raises `UserError` when there is no safetensors file, or one cannot be read. Pickles are never
-    opened: they can run code.
+    Raises `UserError` when a file cannot be read. Pickles are never opened: they can run code.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._files: dict[str, Path] = {}
-        self._dims: dict[str, tuple[int, ...]] = {}
-        for file in _files(directory):
-            with _open(file) as tensors:
-                for name in tensors.keys():  # noqa: SIM118 - a handle, not a mapping
-                    self._files[name] = file
-                    self._dims[name] = tuple(tensors.get_slice(name).get_shape())
+    def __init__(self, entries: Mapping[str, Entry], prefix: str = "") -> None:
+        """Of `entries`, those whose name begins with `prefix`, under the rest of their names."""
+        self._prefix = prefix
+        self._entries = select(entries, prefix)
+
+    @classmethod
+    def of(cls, directory: Path) -> "TensorFiles":
+        """Those of a model directory; `UserError` when it has no safetensors file."""
+        return cls(of_directory(directory))
 
     def __getitem__(self, name: str) -> Tensor:
-        with _open(self._files[name]) as tensors:
-            value: Tensor = tensors.get_tensor(name)
-        return value
+        entry = self._entries[name]
+        if len(entry.boxes) == 1:
+            return _read(entry.boxes[0], self._prefix + name)
+        parts = [(box.at, _read(box, self._prefix + name)) for box in entry.boxes]
+        whole = torch.empty(entry.shape, dtype=parts[0][1].dtype if parts else torch.float32)
+        for at, part in parts:
+            whole[tuple(slice(o, o + n) for o, n in zip(at, part.shape, strict=True))] = part
+        return whole
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        return iter(self._entries)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._entries)
 
-    def check(self, expected: Mapping[str, tuple[int, ...]], directory: Path) -> None:
-        """Raise `UserError` unless every expected tensor is here with its dimensions; forget what
-        is not expected and harmless: rotary tables, and the head of a tied model."""
-        for name in [n for n in self._files if n not in expected]:
+    def check(self, shape: DecoderShape, where: Path) -> None:
+        """Raise `UserError` unless every tensor of the shape is here with its dimensions; forget
+        what is not expected and harmless: rotary tables, and the head of a tied model."""
+        if shape.layers > len(self):
+            raise UserError(f"{where}: {len(self)} tensors are not those of {shape.layers} layers")
+        expected = shape.tensors()
+        for name in [n for n in self._entries if n not in expected]:
             if not name.endswith(("rotary_emb.inv_freq", "lm_head.weight")):
-                raise UserError(f"{directory}: tensor {name!r} is not part of this model")
-            del self._files[name], self._dims[name]
+                raise UserError(f"{where}: tensor {name!r} is not part of this model")
+            del self._entries[name]
         for name, dims in expected.items():
-            if name not in self._files:
-                raise UserError(f"{directory}: tensor {name!r} is missing")
-            if (found := self._dims[name]) != dims:
-                raise UserError(
-                    f"{directory}: tensor {name!r} is {found}, its config.json says {dims}"
-                )
+            if name not in self._entries:
+                raise UserError(f"{where}: tensor {name!r} is missing")
+            if (found := self._entries[name].shape) != dims:
+                raise UserError(f"{where}: tensor {name!r} is {found}, the model's is {dims}")
 
 
-def _files(directory: Path) -> list[Path]:
-    if (directory / SINGLE).is_file():
-        return [directory / SINGLE]
-    if (directory / INDEX).is_file():
-        files = json.loads((directory / INDEX).read_text())["weight_map"].values()
-        return [directory / file for file in dict.fromkeys(files)]
-    pickles = sorted(p.name for p in directory.glob("pytorch_model*.bin"))
-    if pickles:
-        raise UserError(
-            f"{directory} holds pickled weights ({pickles[0]}), which can run code when opened; "
-            "convert them to safetensors first (transformers: model.save_pretrained)"
-        )
-    raise UserError(f"{directory} holds no weights; {SINGLE} or {INDEX} is valid")
-
-
-def _open(file: Path) -> Any:
+def _read(box: Box, name: str) -> Tensor:
     try:
-        return safe_open(file, framework="pt")
+        with safe_open(box.file, framework="pt") as tensors:
+            value: Tensor = tensors.get_tensor(name)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} cannot be read as safetensors: {error}") from error
+        raise UserError(f"{box.file} cannot be read as safetensors: {error}") from error
+    return value
 
 
 def write_tensors(

@@ -170,11 +170,12 @@ def _branches(found: Frontier) -> str:
 def _facts(found: Frontier) -> str:
     """What the run is, from recipe.toml and run.json."""
     recipe, identity = found.run.recipe, found.run.identity
+    averages = identity.get("averages") or {}
     train = recipe["train"]
     facts: list[tuple[str, Any]] = [
         ("recipe", recipe.get("name")),
         ("schedule", recipe["schedule"]),
-        ("averages", _pairs({n: a.get("rule") for n, a in identity.get("averages", {}).items()})),
+        ("averages", _pairs({name: a["rule"] for name, a in averages.items()})),
         ("batch", f"{train['batch']} × {train['context']} tokens"),
         ("unit", f"{recipe['unit']}, {tokens(found.unit)} tokens"),
         *(("data", _pin(pin)) for pin in identity.get("data") or []),

@@ -4,7 +4,6 @@ All of it is read from the run directory (and the corpora it pins), live or stop
 """
 
 import fcntl
-import json
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from shlex import quote
 
 from anytrain.errors import UserError
 from anytrain.evaluations import RAW, Evaluation
-from anytrain.files import Record
+from anytrain.files import Record, read_line
+from anytrain.forms import METRIC
 from anytrain.rundir import Checkpoint, RunDir
 
 DAY = 86400.0  # seconds
@@ -78,11 +78,7 @@ def _tail(path: Path) -> list[Record]:
     whole = lines[1:-1] if size > _TAIL else lines[:-1]  # the first may be cut, the last torn
     records: deque[Record] = deque(maxlen=500)
     for line in whole:
-        try:
-            record = json.loads(line)
-            records.append({**record, "step": int(record["step"]), "tokens": int(record["tokens"])})
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: a line near its end is damaged: {error}") from error
+        records.append(read_line(line, f"{path}: a line near its end", METRIC))
     return list(records)
 
 
