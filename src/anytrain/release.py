@@ -4,7 +4,9 @@ from pathlib import Path
 
 import torch
 
-from anytrain.files import read_json
+from anytrain import certificate
+from anytrain.certificate import Certificate
+from anytrain.files import sha256
 from anytrain.grammar import short_count
 from anytrain.models.huggingface import write_directory
 from anytrain.origins import Origin
@@ -58,7 +60,7 @@ def _millions(count: int) -> str:
 
 
 def _candidates(origin: Origin) -> list[str]:
-    averages = origin.run.identity.get("averages", {})
+    averages = origin.run.identity.get("averages") or {}
     rows = ["## Which weights", ""]
     rows += ["| weights | rule | since step | validation loss, nats/token |", "|---|---|---|---|"]
     for name in origin.checkpoint.weights:
@@ -103,24 +105,41 @@ def _training(origin: Origin) -> list[str]:
         ),
         "- made with: " + ", ".join(f"{k} {v}" for k, v in identity["versions"].items()),
     ]
-    return rows
+    return [*rows, *_certified(origin.run)]
+
+
+def _certified(run: RunDir) -> list[str]:
+    """What `anytrain doctor` found about the laws, where it was asked."""
+    if not (path := run.path / certificate.NAME).is_file():
+        return []
+    found = Certificate.read(path)
+    same = sha256(run.path / "recipe.toml") == found.recipe_sha256
+    held = ", ".join(check.name for check in found.named("holds")) or "none"
+    made = ", ".join(f"{k} {v}" for k, v in found.versions.items())
+    rows = [
+        f"- laws checked by `anytrain doctor` on {found.date[:10]} with "
+        f"{'this recipe' if same else 'earlier settings of this recipe'} on {found.place} "
+        f"({made}): {held} hold"
+    ]
+    return rows + [f"- **broken there**: {c.name}: {c.says}" for c in found.named("broken")]
 
 
 def _lineage(run: RunDir) -> list[str]:
     rows = ["## Lineage", "", f"- `{run.path}` ({run.identity['id']})"]
-    identity = run.identity
-    while identity.get("parent"):
-        parent = identity["parent"]
-        changes = ", ".join(f"{k}: {a} → {b}" for k, (a, b) in identity["changes"].items())
+    identity, seen = run.identity, {run.identity["id"]}
+    while (parent := identity.get("parent")) and parent["id"] not in seen:
+        seen.add(parent["id"])
+        changed = identity.get("changes") or {}
+        changes = ", ".join(f"{k}: {a} → {b}" for k, (a, b) in changed.items())
         tokens = short_count(parent["tokens"])
         rows.append(
             f"- forked from `{parent['path']}` ({parent['id']}) at step {parent['step']}, "
             f"{tokens} tokens" + (f"; {changes}" if changes else "")
         )
-        above = Path(parent["path"]) / "run.json"
-        if not above.is_file():
+        above = RunDir(Path(parent["path"]))
+        if not above.exists:
             break
-        identity = read_json(above)
+        identity = above.identity
     return rows
 
 

@@ -11,10 +11,13 @@ from typing import NoReturn
 from anytrain.errors import UserError, nearest
 
 # What a machine refuses and a person can mend: a sentence, not a traceback.
-REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
+            errno.ENAMETOOLONG}  # fmt: skip
+
+_LONGEST = 2000  # characters of a sentence
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Train": ("prepare", "plan", "train", "status", "fork"),
+    "Train": ("prepare", "plan", "train", "status", "fork", "doctor"),
     "Release": ("release", "merge", "generate"),
     "Compare": ("report",),
     "Theory": ("theory",),
@@ -26,6 +29,7 @@ SUMMARIES: dict[str, str] = {
     "train": "train a recipe until told to stop, or go on with a run",
     "status": "where a run is, what it gained, what the next doubling buys",
     "fork": "a new run from an old one's state: a cooldown, another setting",
+    "doctor": "what is missing for which verb, and whether the laws hold here",
     "release": "write any weights of a run as a Hugging Face directory",
     "merge": "stream checkpoints into one: any rule, after the fact",
     "generate": "continue a prompt with any weights of a run",
@@ -105,9 +109,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         verb, module, rest = resolve(argv)
-        return int(module.run(parser(verb, module).parse_intermixed_args(rest)))
+        args = parser(verb, module).parse_intermixed_args(rest)
+        args.words = argv  # for a verb that starts itself again
+        return int(module.run(args))
     except UserError as error:
-        print(f"anytrain: {error}", file=sys.stderr)
+        print(f"anytrain: {_line(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output is gone; there is nobody to tell
@@ -121,6 +127,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("anytrain: interrupted", file=sys.stderr)
         return 130
+
+
+def _line(text: str) -> str:
+    """One line that a terminal can show: what a damaged file holds may be long or steer it."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 if __name__ == "__main__":
