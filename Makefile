@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CPUS   := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow soak check bench clean
 
 $(VENV)/%.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -20,6 +20,9 @@ test: $(VENV)/dev.installed           ## the test suite, under 8 minutes on two 
 
 test-slow: $(VENV)/dev.installed      ## kills, whole runs, compilation
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(CPUS) --dist load
+
+soak: $(VENV)/dev.installed           ## 100 kills of a run of two processes; 20 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/soak.py --kills 100
 
 check: $(VENV)/dev.installed          ## style, formatting, types
 	$(BIN)/ruff check .

@@ -23,10 +23,12 @@ TABLES: dict[str, Any] = {
     "evaluate": config.Evaluate,
     "checkpoint": config.Keep,
     "snapshots": config.Snapshots,
+    "guard": config.Guard,
     "log": config.Log,
+    "parallel": config.Parallel,
 }
 NESTED = {"model", "data", "train", "optimizer", "evaluate", "checkpoint", "log", "prepare",
-          "snapshots"}  # fmt: skip
+          "snapshots", "guard", "parallel"}  # fmt: skip
 
 
 def rows(cls: Any) -> list[tuple[str, str, str]]:
@@ -59,8 +61,8 @@ def page() -> str:
         "`python docs/make_recipe_page.py` from the code.",
         "",
         "On resume `averages`, `log`, `evaluate` (but `evaluate.tokens`), `checkpoint`,",
-        "`snapshots`, `unit`, `name` and `train.batch` may change, `model` and `train.context`",
-        "never, the rest in a fork.",
+        "`snapshots`, `parallel`, `unit`, `name` and `train.batch` may change, `model` and",
+        "`train.context` never, the rest in a fork.",
         "",
     ]
     for name, cls in TABLES.items():

@@ -18,6 +18,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "grammar", "schedules", "rules", "theory", "testing"),
     (
         "files",
+        "certificate",
+        "schema",
+        "forms",
         "rundir",
         "versions",
         "evaluations",
@@ -33,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "curvature",
     ),
     ("training", "posttrain", "release", "merging"),
-    ("study", "selection", "integrations", "cli", "recipes"),
+    ("study", "selection", "integrations", "doctor", "cli", "recipes"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -46,7 +49,8 @@ WITHOUT_TORCH = (
     *("anytrain.testing", "anytrain.rundir", "anytrain.data", "anytrain.data.stream"),
     *("anytrain.training.config", "anytrain.training.recipes", "anytrain.averaging.snapshots"),
     *("anytrain.cli.main", "anytrain.cli.status", "anytrain.cli.report", "anytrain.cli.train"),
-    *("anytrain.cli.fork", "anytrain.cli.prepare", "anytrain.cli.merge"),
+    *("anytrain.cli.fork", "anytrain.cli.prepare", "anytrain.cli.merge", "anytrain.cli.doctor"),
+    *("anytrain.doctor.needs", "anytrain.doctor.machine", "anytrain.certificate"),
     *("anytrain.merging", "anytrain.averaging.merge", "anytrain.foreign", "anytrain.origins"),
 )
 
@@ -190,8 +194,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
 @pytest.mark.parametrize(
     "verb",
     ["--help", "--version", "help", "status {run}", "status {run} --json", "report {run}",
-     "report {run} --json", "train --help", "fork --help", "merge --help",
-     "merge {run} --dry-run", "merge {run}@1..9 --dry-run --json"],
+     "report {run} --json", "train --help", "doctor", "doctor --json", "fork --help",
+     "merge --help", "merge {run} --dry-run", "merge {run}@1..9 --dry-run --json"],
 )  # fmt: skip
 def test_verbs_that_load_no_torch(verb: str, run: Path) -> None:
     code = (

@@ -53,6 +53,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "half steps": {"train": {"batch": 4, "context": 16, "micro_batch": 4, "reference_batch": 8}},
     "every third step": {"train": {"batch": 4, "context": 16, "average_every": 3}},
     "tied": {"model": {"layers": 1, "width": 16, "heads": 2, "tied": True}},
+    "guarded": {"guard": {"deviations": 0.5, "window": 4}},
     "anytime shape": {
         "model": {
             "layers": 2, "width": 16, "heads": 2, "norm": "layernorm", "activation": "gelu",

@@ -330,7 +330,7 @@ WRONG = {
     "snapshots.tracks=[0.1, 0.10]": "snapshots.tracks = [0.1, 0.1]; one or more different widths",
     "snapshots.tracks=[0.3]": "snapshots.tracks: sigma_rel = 0.3; above 0 and at most 0.2887",
     "snapshots.tracks=0.1": "snapshots.tracks = 0.1",
-    "snapshots.per_decade=0": "snapshots.per_decade = 0; 1 or more is valid",
+    "snapshots.per_decade=0": "snapshots.per_decade = 0; 1 to 1000 is valid",
     "snapshots.dtype=float16": "snapshots.dtype = 'float16'",
     "snapshots.track=[0.1]": "unknown key snapshots.track (did you mean 'tracks'?)",
 }

@@ -31,15 +31,15 @@ def follow(live: Mapping[str, Tensor], moves: Sequence[Move]) -> None:
     on_cpu: list[tuple[Tensor, list[Tensor]]] = []
     on_cuda: list[tuple[Tensor, list[Tensor]]] = []
     for name, tensor in live.items():
-        averages = [local(move.tensors[name]) for move in moves]
+        averages = [move.tensors[name] for move in moves]
         if not tensor.is_floating_point():
             for average in averages:
                 average.copy_(tensor)
             continue
-        if tensor.is_cuda:
+        if tensor.is_cuda and averages[0].is_cuda:
             on_cuda.append((tensor, averages))
             continue
-        wide = tensor.to(averages[0].dtype)
+        wide = tensor.to(averages[0].device, averages[0].dtype)  # averages may stay on the CPU
         if kernels.fits(wide, *averages):
             on_cpu.append((wide, averages))
         else:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from anytrain import rules as rule_book
 from anytrain.averaging.moves import Move, follow, local
@@ -33,11 +34,17 @@ def canonical_name(name: str) -> str:
 
 
 def canonical_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and persistent buffer of the bare model by its own name; tied ones once."""
+    """Every parameter and persistent buffer of the bare model by its own name; tied ones once.
+
+    After a forward pass without a backward one FSDP2 leaves the outermost module's parameters
+    gathered, where nobody may write: they are let go first.
+    """
     model = _unwrapped(model)
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for prefix, module in model.named_modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
         persistent = {
             name: buffer
             for name, buffer in module._buffers.items()
@@ -76,14 +83,17 @@ def swapped(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
     live = canonical_tensors(model)
     raw = {name: local(live[name]).clone() for name in tensors}
     try:
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                local(live[name]).copy_(local(tensor))
+        _fill(live, tensors)
         yield
     finally:
-        with torch.no_grad():
-            for name, tensor in raw.items():
-                local(live[name]).copy_(tensor)
+        canonical_tensors(model)  # nothing stays gathered from the other weights
+        _fill(live, raw)
+
+
+@torch.no_grad()
+def _fill(live: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        local(live[name]).copy_(local(tensor))
 
 
 class Averages:
@@ -91,7 +101,9 @@ class Averages:
 
     Averages of 16-bit weights are fp32 (a bf16 average rounds its updates to zero). They begin
     as copies of the weights and follow every parameter, frozen ones included, and every floating
-    point buffer. Integer buffers are copied, never averaged. Tied weights are kept once.
+    point buffer. Integer buffers are copied, never averaged. Tied weights are kept once. Of a
+    sharded model each process averages its own part; `tensors` are these parts, on `device` if one
+    is named (a CPU, say, when the GPU is full).
 
     With `every` = s they move at every s-th step alone, by as much as the rule would have in s:
     1 − ∏(1 − ρ). That is another estimator: the same profile over every s-th iterate, each with
@@ -99,7 +111,11 @@ class Averages:
     """
 
     def __init__(
-        self, model: nn.Module, rules: Mapping[str, Rule] | None = None, every: int = 1
+        self,
+        model: nn.Module,
+        rules: Mapping[str, Rule] | None = None,
+        every: int = 1,
+        device: torch.device | str | None = None,
     ) -> None:
         """Begin averages of `model`, by default anytime EMAs of five widths.
 
@@ -108,6 +124,7 @@ class Averages:
         if every < 1:
             raise ValueError(f"every = {every}; 1 step or more is valid")
         self.model = model
+        self.device = device
         self.every = every  # steps
         self.skipped = 0  # steps since the averages moved
         self.kept: dict[str, float] = {}  # ∏(1 − ρ) over them
@@ -136,8 +153,8 @@ class Averages:
         self.since[name] = self.t
         self.kept[name] = 1.0
         self.tensors[name] = {
-            key: tensor.detach().to(_average_dtype(tensor), copy=True)
-            for key, tensor in canonical_tensors(self.model).items()
+            key: tensor.to(self.device or tensor.device, _average_dtype(tensor), copy=True)
+            for key, tensor in self.live().items()
         }
 
     def remove(self, name: str) -> None:

@@ -8,6 +8,7 @@ anytrain train demo --run runs/b schedule.peak=1e-3 train.batch=32
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adopt-data", action="store_true", help="read newly appended segments too"
     )
+    parser.add_argument("--devices", type=int, metavar="N",
+                        help="processes to train with; as many as there are GPUs")  # fmt: skip
     parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE",
                         help="a module of yours with rules or schedules")  # fmt: skip
     parser.add_argument("--preempted-exit-code", type=int, default=0, metavar="N",
@@ -48,6 +51,12 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--until {until} is a time; a step or tokens are valid, or --for {until}")
     imports = {name: import_user_module(name) for name in args.imports}
 
+    from anytrain.training import launch
+
+    if not launch.inside() and (devices := launch.wanted(args.devices)) > 1:
+        return launch.launch(devices, args.words)
+
+    from anytrain.training.distributed import Elsewhere
     from anytrain.training.pretrain import Request, pretrain
     from anytrain.training.stopping import Interrupted, Stop
 
@@ -61,15 +70,18 @@ def run(args: argparse.Namespace) -> int:
         start_from=args.start_from,
         imports=imports,
     )
+    say = _say if int(os.environ.get("RANK", "0")) == 0 else lambda line: None
     try:
         outcome = pretrain(request, Stop(length, until), _say)
     except Interrupted as signal:
-        _say(f"stopped by {signal} before the first step; nothing was lost")
+        say(f"stopped by {signal} before the first step; nothing was lost")
         return int(args.preempted_exit_code)
+    except Elsewhere as error:
+        return error.code
     clock = outcome.clock
-    _say(f"stopped by {outcome.reason} at step {clock.step}, {clock.tokens:,} tokens")
+    say(f"stopped by {outcome.reason} at step {clock.step}, {clock.tokens:,} tokens")
     onward = "" if outcome.reason == "horizon" else f"go on: anytrain train --run {path}    "
-    _say(f"{onward}where it is: anytrain status {path}")
+    say(f"{onward}where it is: anytrain status {path}")
     return args.preempted_exit_code if outcome.signalled else 0
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .cross_entropy import cross_entropy
 from .shape import DecoderShape
@@ -125,7 +126,12 @@ class GELU(nn.Module):
 
 
 class Layer(nn.Module):
-    """x ← x + attention(norm x), then x ← x + mlp(norm x)."""
+    """x ← x + attention(norm x), then x ← x + mlp(norm x).
+
+    With `recompute` its activations are not kept for the backward pass but computed again.
+    """
+
+    recompute: bool = False
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
@@ -135,6 +141,12 @@ class Layer(nn.Module):
         self.post_attention_layernorm = norm(shape, shape.width)
 
     def forward(self, x: Tensor, by: Rotation, mask: Tensor | None) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            found: Tensor = checkpoint(self._forward, x, by, mask, use_reentrant=False)
+            return found
+        return self._forward(x, by, mask)
+
+    def _forward(self, x: Tensor, by: Rotation, mask: Tensor | None) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), by, mask)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))  # (B, T, d)
         return out
@@ -195,9 +207,7 @@ class Decoder(nn.Module):
     ) -> "Decoder":
         """A model with these weights, copied one at a time, so a lazy mapping stays lazy."""
         model = cls.empty(shape, device).to(dtype)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(tensors[name])
+        model.load(tensors)
         return model
 
     @classmethod
@@ -248,7 +258,25 @@ class Decoder(nn.Module):
         """Fill every weight from `initial_tensors`."""
         parameters = dict(self.named_parameters())
         for name, value in initial_tensors(self.shape, generator):
-            parameters[name].copy_(value)
+            fill(parameters[name], value)
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take these weights, one at a time."""
+        for name, parameter in self.named_parameters():
+            fill(parameter, tensors[name])
+
+
+def fill(parameter: Tensor, value: Tensor) -> None:
+    """Copy a whole value into a parameter; of a distributed one, the part that is here."""
+    if hasattr(parameter, "to_local"):
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        assert isinstance(parameter, DTensor)
+        mesh, placements = parameter.device_mesh, parameter.placements
+        here = value.to(parameter.device)
+        value = distribute_tensor(here, mesh, placements, src_data_rank=None)
+    parameter.copy_(value)
 
 
 def initial_tensors(

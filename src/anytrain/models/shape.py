@@ -1,12 +1,15 @@
 """The shape of a decoder, and everything that follows from it without allocating a weight."""
 
 from dataclasses import dataclass, replace
-from math import isfinite, prod
+from math import prod
 from typing import Literal, get_args
 
 Norm = Literal["rmsnorm", "layernorm"]
 Activation = Literal["swiglu", "gelu"]
 Init = Literal["normal", "anytime"]
+
+_MOST_LAYERS = 10_000  # each has a dozen names, and so a file cannot ask for memory without end
+_LARGEST = 2**31  # of every other size
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,17 @@ class DecoderShape:
     def __post_init__(self) -> None:
         self._check_sizes()
         for name, kinds in (("norm", Norm), ("activation", Activation), ("init", Init)):
-            if (value := getattr(self, name)) not in get_args(kinds):
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in get_args(kinds):
                 raise ValueError(f"{name} = {value!r}; valid are {', '.join(get_args(kinds))}")
         for name in ("norm_eps", "rope_theta"):
-            if not (isfinite(value := getattr(self, name)) and value > 0):
-                raise ValueError(f"{name} = {value}; a number above 0 is valid")
+            value = getattr(self, name)
+            real = isinstance(value, int | float) and 0 < value < 1e100
+            if not real:
+                raise ValueError(f"{name} = {value!r}; a number above 0 is valid")
+        for name in ("qk_norm", "tied"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ValueError(f"{name} = {value!r}; true and false are valid")
 
     def _check_sizes(self) -> None:
         optional = ("vocab", "kv_heads", "mlp", "head_dim")
@@ -50,6 +59,9 @@ class DecoderShape:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} = {value!r}; a whole number of 1 or more is valid")
+            most = _MOST_LAYERS if name == "layers" else _LARGEST
+            if value > most:
+                raise ValueError(f"{name} = {value}; at most {most} is valid")
         if self.width % self.heads:
             raise ValueError(f"width = {self.width}; a multiple of heads = {self.heads} is valid")
         if self.heads % self.kv:
@@ -172,7 +184,7 @@ class DecoderShape:
         under bf16 autocast); no dropout; and no T² term, because SDPA's fused kernels keep q, k, v
         and the output instead of the scores. With GELU, m = 4d and heads = kv_heads that is 36·d
         bytes a layer against Korthikanti's 34·d, which has a 2-byte stream and dropout masks.
-        At the head: logits, and fp32 log-probabilities with their gradient. Weights cast by
+        At the head: its input and that one's gradient; `head_bytes` is the rest. Weights cast by
         autocast are not in it: they cost 2 bytes a parameter, whatever the number of tokens.
         """
         d, q, kv = self.width, self.q_width, self.kv_width
@@ -180,4 +192,10 @@ class DecoderShape:
         attention = item * (d + 2 * q + 2 * kv)  # input; q, k, v, output
         norms = 2 * 4 * d + (2 * 4 * (q + kv) if self.qk_norm else 0)
         mlp = item * (d + kept_by_mlp * self.mlp_width)
-        return self.layers * (attention + norms + mlp) + self.tokens * (item + 8.0)
+        return self.layers * (attention + norms + mlp) + 8.0 * d
+
+    def head_bytes(self, item: int, logits: int) -> int:
+        """Bytes that the loss takes whatever the number of tokens: the gradient of the head in
+        fp32, its weights as they are cast, and so many logits at a time (see cross_entropy.py)."""
+        cast = item if item < 4 else 0
+        return (4 + cast) * self.tokens * self.width + (4 + 2 * cast) * logits

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from anytrain.averaging import kernels
+from anytrain.averaging.moves import local
 
 
 class AdamW(torch.optim.AdamW):
@@ -26,7 +27,8 @@ class AdamW(torch.optim.AdamW):
         """
         groups = [(group, p) for group in self.param_groups for p in group["params"]]
         moving = [(group, p, p.grad) for group, p in groups if p.grad is not None]
-        if not all(kernels.fits(p, g, *averages.get(p, ())) for _, p, g in moving):
+        here = [(local(p), local(g), *averages.get(p, ())) for _, p, g in moving]
+        if not all(kernels.fits(*tensors) for tensors in here):
             self.step()
             return set()
         steps = [self._operands(*operands) for operands in moving]
@@ -42,13 +44,13 @@ class AdamW(torch.optim.AdamW):
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
             for key in ("exp_avg", "exp_avg_sq"):
-                state[key] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+                state[key] = torch.zeros_like(parameter)
         state["step"] += 1
         return kernels.AdamWStep(
-            weights=parameter.detach(),
-            gradient=gradient,
-            first=state["exp_avg"],
-            second=state["exp_avg_sq"],
+            weights=local(parameter),
+            gradient=local(gradient),
+            first=local(state["exp_avg"]),
+            second=local(state["exp_avg_sq"]),
             step=float(state["step"]),
             lr=group["lr"],
             betas=group["betas"],

@@ -12,6 +12,7 @@ from anytrain.rundir import RunDir
 from anytrain.training import checkpoint
 from anytrain.training.cadence import Cadence
 from anytrain.training.checkpoint import Content
+from anytrain.training.mirror import Mirror
 from anytrain.training.retention import prune
 from anytrain.training.run import Run
 from anytrain.training.staging import Staging
@@ -29,18 +30,21 @@ class Saved:
     blocked: float  # seconds that training waited
     background: float  # seconds of writing beside it
     said: list[str]  # what a person should know
+    mirrored: dict[str, float | str] | None = None  # seconds, or why it is not
 
 
 class Saver:
     """Writes the checkpoints of one sitting, one at a time, and prunes.
 
-    What goes wrong beside training is raised by the next call of `save`, `finished` or `wait`.
+    What goes wrong beside training is raised by the next call of `save` or `wait`.
     """
 
     def __init__(self, rundir: RunDir, cadence: Cadence) -> None:
         self.rundir = rundir
         self.cadence = cadence
         self.staging = Staging()
+        location = cadence.recipe.checkpoint.mirror
+        self.mirror = Mirror(location) if location is not None else None
         self._writing: Future[Saved] | None = None
 
     def save(self, run: Run) -> Saved | None:
@@ -51,7 +55,8 @@ class Saver:
         began = perf_counter()
         earlier = self.wait()
         live = checkpoint.content(run)
-        what = replace(live, tensors=self.staging.copy(live.tensors))
+        copied = self.staging.copy(live.tensors)
+        what = replace(live, tensors=copied, world=run.world.beside())
         blocked = perf_counter() - began
         self._writing = _beside(lambda: self._write(what, blocked))
         return earlier
@@ -67,12 +72,8 @@ class Saver:
         """Whether nothing is being written."""
         return self._writing is None or self._writing.done()
 
-    def finished(self) -> Saved | None:
-        """What has been written since it was last asked."""
-        return self.wait() if self.done else None
-
     def wait(self) -> Saved | None:
-        """The same, after the writing has ended."""
+        """What has been written since it was last asked, after the writing has ended."""
         if self._writing is None:
             return None
         try:
@@ -83,9 +84,19 @@ class Saver:
     def _write(self, what: Content, blocked: float) -> Saved:
         began = perf_counter()
         checkpoint.write(what, self.rundir)
-        said = prune(self.rundir, self.cadence)
+        said = prune(self.rundir, self.cadence) if what.world.first else []
         tokens = int(what.summary["tokens"])
-        return Saved(what.step, tokens, blocked, perf_counter() - began, said)
+        seconds = perf_counter() - began
+        mirrored = self._mirror() if what.world.first else None
+        return Saved(what.step, tokens, blocked, seconds, said, mirrored)
+
+    def _mirror(self) -> dict[str, float | str] | None:
+        """Bring the mirror up to date, if there is one: how long it took, or why it is not."""
+        if self.mirror is None:
+            return None
+        began = perf_counter()
+        why = self.mirror.update(self.rundir)
+        return {"seconds": round(perf_counter() - began, 6)} if why is None else {"why": why}
 
 
 def _beside(work: Callable[[], Saved]) -> Future[Saved]:

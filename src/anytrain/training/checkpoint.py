@@ -14,7 +14,6 @@ import errno
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +21,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 
 from anytrain import schedules
+from anytrain.averaging import canonical_tensors
 from anytrain.errors import UserError
 from anytrain.files import sha256, sync
 from anytrain.headers import plan_file
 from anytrain.layout import Entry
 from anytrain.rundir import FORMAT, Checkpoint, RunDir
 from anytrain.training.cadence import previous
+from anytrain.training.distributed import Elsewhere, World
+from anytrain.training.reading import Parts
 from anytrain.training.run import Run
+from anytrain.training.sharding import Place
 from anytrain.versions import versions
 
 _NAMES = {  # of types in safetensors files
@@ -48,6 +48,8 @@ class Content:
     """What a checkpoint holds: the complete state of a run after a step."""
 
     tensors: Mapping[str, Tensor]
+    places: Mapping[str, Place]  # of the tensors in the whole ones
+    world: World  # who writes
     state: dict[str, Any]  # what of it is not a tensor, as plain data
     summary: dict[str, Any]  # for the manifest
 
@@ -67,7 +69,7 @@ def content(run: Run) -> Content:
         "lr": schedules.rate(run.recipe.built_schedule(), before.t, run.clock.t),
         "weights": ["raw", *free, *run.averages.rules],
     }
-    return Content(run.tensors(), run.state(), summary)
+    return Content(run.tensors(), run.places(), run.world, run.state(), summary)
 
 
 def save(run: Run, rundir: RunDir) -> Checkpoint:
@@ -76,15 +78,21 @@ def save(run: Run, rundir: RunDir) -> Checkpoint:
 
 
 def write(what: Content, rundir: RunDir) -> Checkpoint:
-    """Write a state that nobody changes meanwhile; on any failure the directory is as it was."""
-    final = rundir.checkpoint_path(what.step)
-    if _is_whole(final, what.step):
+    """Write a state that nobody changes meanwhile; on any failure the directory is as it was.
+
+    Every process of `what.world` writes its parts, and returns when all have and the checkpoint is
+    in place; where one fails, all raise.
+    """
+    final, world = rundir.checkpoint_path(what.step), what.world
+    if world.once(lambda: _is_whole(final, what.step)):
         return Checkpoint(final, what.step)
     try:
-        with written(final) as aside:
-            _write_tensors(aside, what.tensors)
-            (aside / "state.json").write_text(json.dumps(what.state, indent=1), encoding="utf-8")
-            _write_manifest(aside, what)
+        if world.size == 1:
+            with written(final) as aside:
+                _write_tensors(aside, what.tensors, what.places)
+                _write_rest(aside, what, sealed(aside))
+        else:
+            _write_together(what, final)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"{rundir.path}: the disk is full; {last_good(rundir)}") from error
@@ -92,9 +100,27 @@ def write(what: Content, rundir: RunDir) -> Checkpoint:
     return Checkpoint(final, what.step)
 
 
+def _write_together(what: Content, final: Path) -> None:
+    """The first process makes the draft, all fill it, the first seals and names it."""
+    world = what.world
+    with contextlib.ExitStack() as draft:
+        aside = Path(world.once(lambda: str(draft.enter_context(written(final)))))
+        files: dict[str, Any] = {}
+        error: BaseException | None = None
+        try:
+            _write_tensors(aside, what.tensors, what.places, world.rank)
+            files = sealed(aside, f"shard-{world.rank + 1:05d}-*")
+        except BaseException as caught:
+            error = caught
+        world.agreed(error)
+        everyone = world.collected(files)
+        world.once(lambda: _write_rest(aside, what, {k: v for f in everyone for k, v in f.items()}))
+        world.once(lambda: draft.close())
+
+
 @contextlib.contextmanager
 def written(final: Path) -> Iterator[Path]:
-    """A draft beside `final`, to be sealed, that then takes its name; an OSError removes it."""
+    """A draft beside `final`, to be sealed, that then takes its name; a failed one is removed."""
     if not final.parent.exists():
         final.parent.mkdir(parents=True)
         sync(final.parent.parent)
@@ -107,19 +133,34 @@ def written(final: Path) -> Iterator[Path]:
             shutil.rmtree(final)
         aside.rename(final)
         sync(final.parent)
-    except OSError:
+    except (OSError, Elsewhere):
         shutil.rmtree(aside, ignore_errors=True)
         raise
 
 
 def seal(folder: Path, what: Mapping[str, Any]) -> None:
     """Sync every file of a draft, then write its manifest: `what`, and the files' checksums."""
+    _write_manifest(folder, what, sealed(folder))
+
+
+def sealed(folder: Path, pattern: str = "*") -> dict[str, Any]:
+    """Sync files of a draft; their sizes and checksums by name."""
     files = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob(pattern)):
         sync(path)
         files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    path = folder / "manifest.json"
-    with path.open("w", encoding="utf-8") as file:
+    return files
+
+
+def _write_rest(folder: Path, what: Content, files: dict[str, Any]) -> None:
+    """What the first process writes when all tensors are there."""
+    (folder / "state.json").write_text(json.dumps(what.state, indent=1), encoding="utf-8")
+    files |= sealed(folder, "state.json")
+    _write_manifest(folder, what.summary | {"versions": versions()}, files)
+
+
+def _write_manifest(folder: Path, what: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+    with (folder / "manifest.json").open("w", encoding="utf-8") as file:
         json.dump({"format": FORMAT, **what, "files": files}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
@@ -151,18 +192,27 @@ def clean(rundir: RunDir) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+def _write_tensors(
+    folder: Path, tensors: Mapping[str, Tensor], at: Mapping[str, Place], rank: int = 0
+) -> None:
     """One file for each group of tensors that is read together: raw, each average or track, the
-    rest; named and described as `HuggingFaceStorageWriter` of PyTorch does it for one process."""
+    rest; named and described as `HuggingFaceStorageWriter` of PyTorch does it for each process.
+    """
     groups: dict[str, list[str]] = {}
     for name in tensors:
-        groups.setdefault(_group(name), []).append(name)
+        if at[name].mine and at[name].rows:
+            groups.setdefault(_group(name), []).append(name)
     for number, names in enumerate(groups.values(), 1):
         # the largest elements first, so that all are aligned: the library's order
         names.sort(key=lambda name: (-tensors[name].itemsize, name))
-        places = {name: {"saved_offsets": [0] * tensors[name].ndim} for name in names}
+        places = {
+            name: {
+                "saved_offsets": [at[name].first, *[0] * tensors[name].ndim][: tensors[name].ndim]
+            }
+            for name in names
+        }
         write_file(
-            folder / f"shard-00001-model-{number:05d}-of-{len(groups):05d}.safetensors",
+            folder / f"shard-{rank + 1:05d}-model-{number:05d}-of-{len(groups):05d}.safetensors",
             {name: tensors[name] for name in names},
             {"format": "pt", "DCP_VERSION": "1.0", "DCP_SHARDING_INFO": json.dumps(places)},
         )
@@ -193,28 +243,14 @@ def _group(name: str) -> str:
     return f"{kind}/{rest.partition('/')[0]}" if kind in ("average", "track") else kind
 
 
-def _write_manifest(folder: Path, what: Content) -> None:
-    seal(folder, what.summary | {"versions": versions()})
-
-
 def load(run: Run, checkpoint: Checkpoint) -> None:
-    """Make `run` the run that was saved."""
-    run.restore(read_tensors(checkpoint.path), checkpoint.state)
+    """Make `run` the run that was saved, on however many processes."""
+    run.restore(Parts(checkpoint, canonical_tensors(run.model)), checkpoint.state)
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """Every tensor of a checkpoint, whole, on the CPU."""
-    reader = HuggingFaceStorageReader(str(folder))
-    entries = reader.read_metadata().state_dict_metadata
-    tensors = {
-        name: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for name, entry in entries.items()
-        if isinstance(entry, TensorStorageMetadata)
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dcp_load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
-    return tensors
+    return dict(Parts(Checkpoint(folder, 0)))
 
 
 def newest_good(rundir: RunDir, say: Callable[[str], Any]) -> Checkpoint | None:

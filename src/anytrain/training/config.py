@@ -5,6 +5,7 @@ Absent is `None`. No torch.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal, cast
@@ -30,15 +31,13 @@ def _quantity(parse: Any) -> Any:
     return BeforeValidator(before)
 
 
-def _text_duration(value: Any) -> Quantity:
-    return duration(str(value))
-
-
 def _moments(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{value!r} is no list of moments")
     return tuple(v if isinstance(v, Quantity) else moment(v) for v in value)
 
 
-Duration = Annotated[Quantity, _quantity(_text_duration)]
+Duration = Annotated[Quantity, _quantity(lambda value: duration(str(value)))]
 Moments = Annotated[tuple[Quantity, ...], BeforeValidator(_moments)]
 
 
@@ -172,12 +171,14 @@ class Keep:
     """Checkpoints: when, and which stay.
 
     Beside the newest, those at 2^k units and at 90% of them stay: cooldowns start there.
+    A mirror is a run directory with what is kept, but for snapshots.
     """
 
     every: Duration = Quantity(600.0, "seconds")
     at: Moments = ()  # further moments; these stay too
     newest: int = 2
     disk: int | None = None  # bytes; beyond it the oldest that would stay are removed
+    mirror: str | None = None  # a directory or an fsspec location such as s3://bucket/runs/x
 
     def __post_init__(self) -> None:
         if not self.every.amount > 0:
@@ -186,6 +187,8 @@ class Keep:
             raise ValueError(f"checkpoint.newest = {self.newest}; 1 or more is valid")
         if self.disk is not None and self.disk < 1:
             raise ValueError(f"checkpoint.disk = {self.disk}; a number of bytes is valid")
+        if self.mirror is not None and not self.mirror.strip():
+            raise ValueError(f"checkpoint.mirror = {self.mirror!r}; a location is valid")
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
@@ -212,8 +215,30 @@ class Snapshots:
                 PowerEma(width)
             except ValueError as error:
                 raise ValueError(f"snapshots.tracks: {error}") from error
-        if self.per_decade < 1:
-            raise ValueError(f"snapshots.per_decade = {self.per_decade}; 1 or more is valid")
+        if not 1 <= self.per_decade <= 1000:
+            raise ValueError(f"snapshots.per_decade = {self.per_decade}; 1 to 1000 is valid")
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Guard:
+    """Against loss spikes: the update of a batch far out is dropped, and recorded.
+
+    Without this table there is none. Far out is a loss or a gradient norm above the median of the
+    last ones by so many robust deviations, 1.4826 times the median distance from it. The samples of
+    such a batch count as read, but it is no step: `step`, `t` and `tokens` stay where they are.
+    `rewind` also goes back to the last checkpoint, once to each, and on after that batch; what a
+    run is trained on then depends on where its checkpoints are.
+    """
+
+    deviations: float
+    window: int = 128  # last batches to compare with; until there are so many, nothing is dropped
+    action: Literal["skip", "rewind"] = "skip"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.deviations < math.inf:
+            raise ValueError(f"guard.deviations = {self.deviations}; a number above 0 is valid")
+        if self.window < 4:
+            raise ValueError(f"guard.window = {self.window}; 4 batches or more is valid")
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
@@ -227,6 +252,19 @@ class Log:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"log.every = {self.every}; 1 or more steps is valid")
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Parallel:
+    """How several processes share the state, and what is computed again to save memory."""
+
+    shard: int | None = None  # processes that hold one copy of the state; None: all of them
+    recompute: bool = False  # activations of a layer again in the backward pass
+    offload_averages: bool = False  # averages in the CPU's memory
+
+    def __post_init__(self) -> None:
+        if self.shard is not None and self.shard < 1:
+            raise ValueError(f"parallel.shard = {self.shard}; 1 process or more is valid")
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
@@ -247,7 +285,9 @@ class Recipe:
     evaluate: Evaluate = Evaluate()
     checkpoint: Keep = Keep()
     snapshots: Snapshots | None = None
+    guard: Guard | None = None
     log: Log = Log()
+    parallel: Parallel = Parallel()
 
     def built_schedule(self) -> Schedule:
         """lr(t) as an object."""

@@ -44,9 +44,15 @@ def evaluate(run: Run, held_out: Tensor, names: Iterable[str]) -> dict[str, Loss
 
 @torch.no_grad()
 def validation_loss(run: Run, held_out: Tensor) -> Loss:
-    """Mean over sequences of the mean loss of each, with the weights the model has now."""
-    each = torch.cat([sequence_losses(run, part) for part in held_out.split(run.micro_batch)])
-    each = each.double()  # (N,)
+    """Mean over sequences of the mean loss of each, with the weights the model has now.
+
+    Of several processes each computes as many as the others, some of the last ones twice.
+    """
+    share = -(-len(held_out) // run.world.size)
+    numbers = torch.arange(run.world.rank * share, (run.world.rank + 1) * share)
+    mine = held_out[numbers.clamp(max=len(held_out) - 1)]
+    each = torch.cat([sequence_losses(run, part) for part in mine.split(run.micro_batch)])
+    each = run.world.gathered(each)[: len(held_out)].double()  # (N,)
     spread = float(each.std(correction=1)) if len(each) > 1 else 0.0
     return Loss(float(each.mean()), spread / sqrt(len(each)))
 

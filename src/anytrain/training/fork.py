@@ -18,6 +18,7 @@ from anytrain.schedules import Cooldown, HorizonBound, Shape
 from anytrain.training import recipes, snapshot, start
 from anytrain.training.config import Recipe
 from anytrain.training.replay import checkpoint_at
+from anytrain.training.rewind import rewinds
 
 # What a fork may not change: the state it begins from would not fit, or not mean the same.
 _FIXED = ("model.", "train.context")
@@ -62,7 +63,9 @@ def fork(
         if lost := [s for s in settings if s.startswith("schedule")]:
             raise UserError(f"{lost[0]}: the schedule of a cooldown is its trunk's; fork twice")
         when = _branch_point(parent, old, name, branch)
-    table = recipes.override(old.table(), settings)
+    table = old.table()
+    table["checkpoint"].pop("mirror", None)  # a location holds one run
+    table = recipes.override(table, settings)
     for note in start.check_surroundings(parent, {**parent.identity["imports"], **(imports or {})}):
         say(note)
     with checkpoint_at(parent, old, when, out, say) as found:
@@ -153,7 +156,7 @@ def _create(
     try:
         path = aside.checkpoint_path(found.step)
         path.mkdir(parents=True)
-        _copy_checkpoint(found, path, samples=None if same_data else 0)
+        _copy_checkpoint(found, path, samples=rewinds(parent).get(found.step) if same_data else 0)
         snapshot.copy(parent, aside, found.step)
         start.create(
             aside,
@@ -176,7 +179,7 @@ def _create(
 
 
 def _copy_checkpoint(found: Checkpoint, path: Path, samples: int | None) -> None:
-    """The checkpoint's files, linked where the filesystem can; other data begin at sample 0."""
+    """The checkpoint's files, linked where the filesystem can; its data go on at `samples`."""
     for name in [*found.manifest["files"], "manifest.json"]:
         snapshot.link(found.path / name, path / name)
     if samples is None:

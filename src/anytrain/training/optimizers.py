@@ -17,6 +17,7 @@ from anytrain.averaging import canonical_tensors, schedule_free
 from anytrain.averaging.moves import Move, follow, local
 from anytrain.training.adamw import AdamW
 from anytrain.training.config import Optimizer as Settings
+from anytrain.training.sharding import like
 
 # Numbers that a group changes as it steps; its other numbers are the recipe's.
 _EVOLVING = ("k", "weight_sum", "lr_max", "scheduled_lr")
@@ -44,7 +45,7 @@ class Optimizers:
     def step(self, live: Mapping[str, Tensor], moves: Sequence[Move]) -> None:
         """Step, and carry the moves out towards what that makes of the model's `live` tensors."""
         averages = {
-            parameter: [local(move.tensors[name]) for move in moves]
+            parameter: [move.tensors[name] for move in moves]
             for parameter, name in (self.names.items() if moves else ())
         }
         done: set[str] = set()
@@ -61,9 +62,10 @@ class Optimizers:
             part.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        """`exp_avg/model.norm.weight` -> state tensor, for every parameter that has any."""
+        """`exp_avg/model.norm.weight` -> state tensor, for every parameter that has any; of a
+        sharded one the part that is here."""
         return {
-            f"{key}/{self.names[parameter]}": value
+            f"{key}/{self.names[parameter]}": local(value)
             for part in self.parts
             for parameter, state in part.state.items()
             for key, value in state.items()
@@ -92,18 +94,19 @@ class Optimizers:
         for path, tensor in tensors.items():
             key, _, name = path.partition("/")
             part, parameter = owner[name]
-            part.state[parameter][key] = tensor.to(parameter.device)
+            part.state[parameter][key] = like(tensor.to(parameter.device), parameter)
 
     @torch.no_grad()
     def schedule_free_weights(self) -> dict[str, Tensor]:
-        """x, in buffers of its own; a parameter without z yet is its own x."""
+        """x, in buffers of its own; a parameter without z yet is its own x. The parts here."""
         found = {}
         for part in self.parts:
             for group in part.param_groups:
                 for y in group["params"]:
                     z = part.state[y].get("z") if y in part.state else None
                     name = self.names[y]
-                    found[name] = y.clone() if z is None else schedule_free(y, z, self.beta1)
+                    here = local(y).clone()
+                    found[name] = here if z is None else schedule_free(here, local(z), self.beta1)
         return found
 
 

@@ -9,6 +9,7 @@ from anytrain.averaging.posthoc import next_moment
 from anytrain.data.shards import Corpus
 from anytrain.errors import UserError
 from anytrain.training.config import Recipe
+from anytrain.training.fitting import LOGITS
 
 FP32 = 4  # bytes
 MONTH = 30 * 86400.0  # seconds
@@ -94,7 +95,8 @@ def plan(recipe: Recipe, devices: int = 1, speed: float = 4e14) -> Plan:
         gradients=FP32 * share,
         optimizer=ceil(optimizer / devices),
         averages=FP32 * share * averages,
-        activations=round(shape.activation_bytes_per_token(item) * train.context * micro),
+        activations=round(shape.activation_bytes_per_token(item) * train.context * micro)
+        + shape.head_bytes(item, LOGITS),
         checkpoint=checkpoint,
         snapshot=snapshot,
         speed=speed,

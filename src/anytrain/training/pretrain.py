@@ -1,5 +1,6 @@
 """From a recipe or a run directory to a sitting: what `anytrain train` does."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,12 +12,16 @@ from anytrain import schedules
 from anytrain.data.stream import Pin, TrainingData
 from anytrain.errors import UserError
 from anytrain.files import write_atomic
-from anytrain.models.decoder import Decoder
-from anytrain.rundir import RunDir
-from anytrain.training import checkpoint, recipes, snapshot, start
+from anytrain.rundir import Checkpoint, RunDir
+from anytrain.training import checkpoint, recipes, start
 from anytrain.training.config import Recipe
+from anytrain.training.distributed import World, joined
+from anytrain.training.ending import together
 from anytrain.training.loggers import check_loggers, loggers
+from anytrain.training.mirror import check_mirror
+from anytrain.training.rewind import drop_after, go_past, rewinds
 from anytrain.training.run import Clock, Run
+from anytrain.training.sharding import built
 from anytrain.training.sitting import Sitting
 from anytrain.training.stopping import Stop
 from anytrain.weights import open_weights
@@ -53,20 +58,63 @@ def pretrain(request: Request, stop: Stop, say: Callable[[str], Any] = print) ->
     """Begin a run or go on with one, until `stop` gives a reason.
 
     What is wrong with the input is found, and raised as a UserError, before anything is written.
-    Raises `Interrupted` for a signal that comes before the first step.
+    Raises `Interrupted` for a signal that comes before the first step. Of several processes one
+    raises what went wrong, the others `Elsewhere`.
     """
+    with stop.listening(), joined() as world, together(world, RunDir(request.path), say):
+        return _train(request, stop, say if world.first else lambda line: None, world)
+
+
+def _train(request: Request, stop: Stop, say: Callable[[str], Any], world: World) -> Outcome:
+    """The first process reads, checks and writes what is done once; the others follow it."""
     rundir = RunDir(request.path)
+    with contextlib.ExitStack() as lock:
+        mine: list[tuple[Recipe, TrainingData]] = []
+
+        def opened() -> dict[str, Any]:
+            mine.append(_opened(request, rundir, stop, say, lock))
+            found = checkpoint.newest_good(rundir, say)
+            return {"recipe": mine[0][0].table(), "from": found.step if found else None}
+
+        told = world.once(opened)
+        recipe, data = mine[0] if mine else _following(rundir, told["recipe"], stop)
+        found = None
+        if told["from"] is not None:
+            found = Checkpoint(rundir.checkpoint_path(told["from"]), told["from"])
+        return _sit(request, rundir, recipe, data, stop, say, world, found)
+
+
+def _opened(
+    request: Request,
+    rundir: RunDir,
+    stop: Stop,
+    say: Callable[[str], Any],
+    lock: contextlib.ExitStack,
+) -> tuple[Recipe, TrainingData]:
+    """Begin the run or come back to it, with its lock held from here on."""
     _check_existence(request, rundir)
-    with stop.listening():
-        if not rundir.exists:
-            recipe, data = _begin(request, stop, say)
-            with rundir.locked():
-                _check_existence(replace(request, new=True), rundir)  # nobody else began it
-                start.create(rundir, recipe, data, request.imports)
-                return _sit(rundir, recipe, data, stop, say)
-        with rundir.locked():
-            recipe, data = _come_back(request, rundir, stop, say)
-            return _sit(rundir, recipe, data, stop, say, adopt=request.adopt_data)
+    if rundir.exists:
+        lock.enter_context(rundir.locked())
+        recipe, data = _come_back(request, rundir, stop, say)
+    else:
+        recipe, data = _begin(request, stop, say)
+        lock.enter_context(rundir.locked())
+        _check_existence(replace(request, new=True), rundir)  # nobody else began it
+        start.create(rundir, recipe, data, request.imports)
+    checkpoint.clean(rundir)
+    return recipe, data
+
+
+def _following(rundir: RunDir, table: dict[str, Any], stop: Stop) -> tuple[Recipe, TrainingData]:
+    """What the first process has opened, in another one."""
+    recipe = recipes.recipe(table, str(rundir.path))
+    start.set_determinism(recipe)
+    _check_stop(recipe, stop)
+    return recipe, start.open_data(recipe, _pins(rundir))
+
+
+def _pins(rundir: RunDir) -> list[Pin]:
+    return [Pin.from_json(pin) for pin in rundir.identity["data"]]
 
 
 def _begin(request: Request, stop: Stop, say: Callable[[str], Any]) -> tuple[Recipe, TrainingData]:
@@ -77,6 +125,7 @@ def _begin(request: Request, stop: Stop, say: Callable[[str], Any]) -> tuple[Rec
     recipe = start.resolved(recipe, data)
     _check_stop(recipe, stop)
     check_loggers(recipe)
+    check_mirror(recipe, request.path)
     data.validation(int(recipe.evaluate.tokens.amount))  # a UserError where there is none
     if recipe.start_from is not None:
         with open_weights(recipe.start_from) as weights:
@@ -97,10 +146,10 @@ def _come_back(
     start.set_determinism(recipe)
     _check_stop(recipe, stop)
     check_loggers(recipe)
+    check_mirror(recipe, rundir.path)
     for note in start.check_surroundings(rundir, request.imports):
         say(note)
-    pins = [Pin.from_json(pin) for pin in rundir.identity["data"]]
-    data = start.open_data(recipe, pins)
+    data = start.open_data(recipe, _pins(rundir))
     data.validation(int(recipe.evaluate.tokens.amount))
     start.record_imports(rundir, request.imports)
     return recipe, data
@@ -157,55 +206,76 @@ def _check_stop(recipe: Recipe, stop: Stop) -> None:
 
 
 def _sit(
+    request: Request,
     rundir: RunDir,
     recipe: Recipe,
     data: TrainingData,
     stop: Stop,
     say: Callable[[str], Any],
-    adopt: bool = False,
+    world: World,
+    found: Checkpoint | None,
 ) -> Outcome:
     """With the lock held: the run's state, then the sitting."""
-    checkpoint.clean(rundir)
-    run = build(recipe, data)
-    found = checkpoint.newest_good(rundir, say)
+    if found is None and recipe.start_from is not None:
+        with open_weights(recipe.start_from) as weights:
+            run = build(recipe, data, weights.tensors, world)
+    else:
+        run = build(recipe, data, world=world)
     if found is not None:
         checkpoint.load(run, found)
-    elif recipe.start_from is not None:
-        with open_weights(recipe.start_from) as weights:
-            run = build(recipe, data, weights.tensors)
+        go_past(run, dict(world.once(lambda: list(rewinds(rundir).items()))))
     if stop.length is not None and stop.horizon is not None and run.clock.t >= stop.horizon:
         raise UserError(f"{rundir.path} is at the end of {recipe.schedule}; {EXTENDING}")
-    rundir.drop_after(run.clock.step)
-    snapshot.drop_after(rundir, run.clock.step)
-    _record_changes(rundir, recipe, run)
-    appended = data.appended()
-    if adopt and not appended.windows:
-        say("--adopt-data: nothing was appended to the data since")
-    elif adopt:
-        say(f"from here on the {appended.tokens:,} tokens appended to the data are read too")
-        data = data.adopt(run.clock.samples)
-        start.write_identity(rundir, rundir.identity | {"data": [p.to_json() for p in data.pins]})
-        rundir.event({"event": "adopt", "step": run.clock.step, "tokens": run.clock.tokens})
-    sitting = Sitting(run, rundir, data, stop, loggers(recipe, rundir))
+    world.once(lambda: _go_back(rundir, recipe, run))
+    if request.adopt_data and found is not None:
+        world.once(lambda: _adopt(rundir, run, data, say))
+        data = start.open_data(recipe, _pins(rundir))
+    logging = loggers(recipe, rundir) if world.first else []
+    sitting = Sitting(run, rundir, data, stop, logging)
     if found is not None:
         sitting.going_on(found)
     reason = sitting.go()
     return Outcome(reason, run.clock, stop.signalled is not None)
 
 
+def _go_back(rundir: RunDir, recipe: Recipe, run: Run) -> None:
+    """Drop the records of steps that are about to be taken again; write what changes here."""
+    drop_after(rundir, run.clock.step)
+    _record_changes(rundir, recipe, run)
+
+
+def _adopt(rundir: RunDir, run: Run, data: TrainingData, say: Callable[[str], Any]) -> None:
+    """Make what was appended to the corpus visible from here on, in the run's identity."""
+    appended = data.appended()
+    if not appended.windows:
+        say("--adopt-data: nothing was appended to the data since")
+        return
+    say(f"from here on the {appended.tokens:,} tokens appended to the data are read too")
+    pins = data.adopt(run.clock.samples).pins
+    start.write_identity(rundir, rundir.identity | {"data": [pin.to_json() for pin in pins]})
+    rundir.event({"event": "adopt", "step": run.clock.step, "tokens": run.clock.tokens})
+
+
 def build(
-    recipe: Recipe, data: TrainingData, weights: Mapping[str, torch.Tensor] | None = None
+    recipe: Recipe,
+    data: TrainingData,
+    weights: Mapping[str, torch.Tensor] | None = None,
+    world: World | None = None,
 ) -> Run:
     """A run at step 0, its weights drawn from the seed or given."""
-    device = start.device()
+    world = world or World(device=start.device())
     torch.manual_seed(recipe.train.seed)  # a part of the state, whatever the process did before
-    if weights is None:
-        model = Decoder.seeded(recipe.model, recipe.train.seed, device)
-    else:
-        model = Decoder.loaded(recipe.model, weights, device)
-    if recipe.train.compile:
-        model.compile()
-    return Run.start(recipe, model, recipe.train.micro_batch or recipe.train.batch, data.eot)
+    model = built(recipe, world, weights)
+    return Run.start(recipe, model, _micro_batch(recipe, world), data.eot, world)
+
+
+def _micro_batch(recipe: Recipe, world: World) -> int:
+    """Sequences at once on each device: the recipe's, or the next lower one that divides."""
+    batch, size = recipe.train.batch, world.size
+    if batch % size:
+        raise UserError(f"train.batch = {batch} cannot be shared equally by {size} processes")
+    share, most = batch // size, recipe.train.micro_batch or batch
+    return max(n for n in range(1, share + 1) if share % n == 0 and n <= max(1, most))
 
 
 def _record_changes(rundir: RunDir, recipe: Recipe, run: Run) -> None:

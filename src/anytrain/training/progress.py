@@ -11,10 +11,12 @@ from anytrain.training.loop import Record
 class Progress:
     """Loss, best validation loss and whose it is, tokens/s and FLOP/s, on standard error."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, silent: bool = False) -> None:
         self.best = ""
+        self.silent = silent  # of several processes one speaks
         # no total: the run has no end; on a pipe there are lines instead of a bar
-        self.bar = tqdm(initial=step, unit=" steps", disable=None, dynamic_ncols=True)
+        quiet = True if silent else None
+        self.bar = tqdm(initial=step, unit=" steps", disable=quiet, dynamic_ncols=True)
 
     def step(self, record: Record, tokens_per_second: float, flops_per_second: float) -> None:
         """One more step was taken."""
@@ -25,6 +27,10 @@ class Progress:
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update()
 
+    def back_to(self, step: int) -> None:
+        """The run went back."""
+        self.bar.n = step
+
     def evaluated(self, name: str, loss: float, tokens: int, step: int) -> None:
         """Validation found the best weights so far at this moment."""
         self.best = f", val {loss:.4f} ({name})"
@@ -33,6 +39,8 @@ class Progress:
 
     def say(self, line: str) -> None:
         """One line that stays."""
+        if self.silent:
+            return
         if self.bar.disable:
             print(f"anytrain: {line}", file=sys.stderr, flush=True)
         else:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from anytrain import schedules
 from anytrain.errors import UserError, nearest
+from anytrain.files import toml
 from anytrain.grammar import parse_spec
 from anytrain.training.config import Recipe
 
@@ -34,8 +35,8 @@ def read_table(source: str) -> dict[str, Any]:
             f"{source!r} is neither a file nor a shipped recipe{nearest(source, shipped())}"
         )
     try:
-        return tomllib.loads(found.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return toml(found)
+    except ValueError as error:
         raise UserError(f"{source} is not TOML: {error}") from error
 
 

@@ -18,6 +18,7 @@ from anytrain.training.cadence import reached
 from anytrain.training.config import Recipe
 from anytrain.training.loop import train
 from anytrain.training.pretrain import build
+from anytrain.training.rewind import go_past, rewinds
 from anytrain.training.run import Run
 from anytrain.weights import open_weights
 
@@ -57,7 +58,7 @@ def _replay(
     beyond = when.unit == "seconds" or not last
     if beyond or (not earlier and parent.identity["parent"] is not None):
         parent.find(when)  # raises, and lists what there is
-    changes = parent.changes()
+    changes, rewound = parent.changes(), rewinds(parent)
     begin = earlier[-1] if earlier else None
     recipe = _recipe_at(begin, old, changes)
     say(_cost(recipe, when, begin.step if begin else 0))
@@ -66,6 +67,7 @@ def _replay(
         for change in changes:
             if change["step"] == run.clock.step:
                 run.follow(_changed(run.recipe, change["settings"], 1))
+        go_past(run, rewound)
         _step(run, data)
     shutil.rmtree(scratch.path, ignore_errors=True)  # what a replay that was killed left
     scratch.checkpoint_root.mkdir(parents=True)

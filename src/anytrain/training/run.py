@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -14,7 +14,11 @@ from anytrain.averaging import Averages, canonical_tensors
 from anytrain.models.decoder import Decoder
 from anytrain.rules import Rule
 from anytrain.training.config import Recipe
+from anytrain.training.distributed import World
+from anytrain.training.guard import Guard
 from anytrain.training.optimizers import Optimizers, optimizers
+from anytrain.training.reading import parameter_of
+from anytrain.training.sharding import Place, place
 
 
 @dataclass
@@ -39,15 +43,27 @@ class Run:
     clock: Clock
     micro_batch: int  # sequences at once
     eot: int | None = None  # ends a document, for the document mask
+    world: World = field(default_factory=World)
+    guard: Guard | None = None
 
     @classmethod
-    def start(cls, recipe: Recipe, model: Decoder, micro_batch: int, eot: int | None) -> "Run":
+    def start(
+        cls,
+        recipe: Recipe,
+        model: Decoder,
+        micro_batch: int,
+        eot: int | None,
+        world: World | None = None,
+    ) -> "Run":
         """A run at step 0; averages begin as copies of the weights."""
         peak = schedules.peak(recipe.built_schedule()) or 1.0
         optimizer = optimizers(recipe.optimizer, model, peak)
-        averages = Averages(model, recipe.built_rules(), recipe.train.average_every)
-        tracks = Averages(model, recipe.built_tracks())
-        return cls(recipe, model, optimizer, averages, tracks, Clock(), micro_batch, eot)
+        where = averages_device(recipe)
+        averages = Averages(model, recipe.built_rules(), recipe.train.average_every, where)
+        tracks = Averages(model, recipe.built_tracks(), device=where)
+        begun = (recipe, model, optimizer, averages, tracks, Clock(), micro_batch, eot)
+        guard = Guard(recipe.guard) if recipe.guard else None
+        return cls(*begun, world or World(device=next(model.parameters()).device), guard)
 
     @property
     def device(self) -> torch.device:
@@ -76,6 +92,11 @@ class Run:
         self.clock.samples += train.batch
         self.clock.tokens += train.batch * train.context
 
+    def skip(self) -> None:
+        """Drop the gradients that are there: their samples were read, no step was taken."""
+        self.optimizer.zero_grad()
+        self.clock.samples += self.recipe.train.batch
+
     def next_t(self) -> float:
         """t after the next step: from whole numbers of tokens, so that no rounding adds up."""
         train = self.recipe.train
@@ -99,8 +120,8 @@ class Run:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state: raw/NAME, average/AVERAGE/NAME, track/TRACK/NAME,
-        optimizer/KEY/NAME, rng/…."""
-        found = {f"raw/{name}": t.detach() for name, t in canonical_tensors(self.model).items()}
+        optimizer/KEY/NAME, rng/…; of a sharded one the part that is here."""
+        found = {f"raw/{name}": tensor for name, tensor in self.averages.live().items()}
         for kind, averages in (("average", self.averages), ("track", self.tracks)):
             for average, tensors in averages.state_dict()["tensors"].items():
                 found |= {f"{kind}/{average}/{name}": tensor for name, tensor in tensors.items()}
@@ -108,6 +129,15 @@ class Run:
         found["rng/cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             found["rng/cuda"] = torch.cuda.get_rng_state(self.device)
+        return found
+
+    def places(self) -> dict[str, Place]:
+        """Where each of `tensors` lies in the whole one."""
+        live = canonical_tensors(self.model)
+        found = {}
+        for key, tensor in self.tensors().items():
+            parameter = live.get(parameter_of(key)) if tensor.ndim else None
+            found[key] = place(tensor if parameter is None else parameter)
         return found
 
     def state(self) -> dict[str, Any]:
@@ -118,17 +148,21 @@ class Run:
             "optimizer": self.optimizer.numbers(),
             "recipe": self.recipe.table(),
         }
-        return state | {"tracks": _numbers(self.tracks)} if self.tracks.rules else state
+        if self.tracks.rules:
+            state["tracks"] = _numbers(self.tracks)
+        if self.guard is not None:
+            state["guard"] = self.guard.state()
+        return state
 
     @torch.no_grad()
-    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Become the run that `tensors` and `state` were taken from.
+    def restore(self, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+        """Become the run that `tensors` (the parts that belong here) and `state` were taken from.
 
         Averages and tracks follow the recipe: one that the state lacks begins here, one that the
         recipe no longer asks for is dropped. An optimizer of another kind (in a fork) begins
         afresh.
         """
-        for name, tensor in canonical_tensors(self.model).items():
+        for name, tensor in self.averages.live().items():
             tensor.copy_(tensors[f"raw/{name}"])
         self.clock = Clock(**state["clock"])
         rules, tracks = self.recipe.built_rules(), self.recipe.built_tracks()
@@ -138,9 +172,11 @@ class Run:
         prefix = "optimizer/"
         if state["recipe"]["optimizer"]["kind"] == self.optimizer.kind:
             self.optimizer.restore(
-                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)},
+                {k.removeprefix(prefix): tensors[k] for k in tensors if k.startswith(prefix)},
                 state["optimizer"],
             )
+        if self.guard is not None:
+            self.guard.restore(state.get("guard"))
         torch.set_rng_state(tensors["rng/cpu"].cpu())
         if self.device.type == "cuda" and "rng/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng/cuda"].cpu(), self.device)
@@ -149,12 +185,12 @@ class Run:
         self,
         kind: str,
         rules: Mapping[str, Rule],
-        tensors: dict[str, Tensor],
+        tensors: Mapping[str, Tensor],
         state: dict[str, Any],
         every: int = 1,
     ) -> Averages:
         """Averages by these rules: what the state has of them, the others begun here."""
-        averages = Averages(self.model, {}, every)
+        averages = Averages(self.model, {}, every, averages_device(self.recipe))
         averages.t, averages.skipped = self.clock.t, int(state.get("skipped", 0))
         for name, rule in rules.items():
             averages.add(name, rule)  # a copy of the weights, labelled with t
@@ -165,6 +201,11 @@ class Run:
             for key, average in averages.tensors[name].items():
                 average.copy_(tensors[f"{kind}/{name}/{key}"])
         return averages
+
+
+def averages_device(recipe: Recipe) -> str | None:
+    """Where averages are kept, if not beside the weights."""
+    return "cpu" if recipe.parallel.offload_averages else None
 
 
 def _numbers(averages: Averages) -> dict[str, Any]:

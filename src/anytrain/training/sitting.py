@@ -16,9 +16,11 @@ from anytrain.training import checkpoint, snapshot, start
 from anytrain.training.background import Saved, Saver
 from anytrain.training.cadence import Cadence
 from anytrain.training.evaluate import Loss, candidates, evaluate
+from anytrain.training.guard import Spike
 from anytrain.training.loggers import Logger
 from anytrain.training.loop import Diverged, Record, train
 from anytrain.training.progress import Progress
+from anytrain.training.rewind import rewind
 from anytrain.training.run import Clock, Run
 from anytrain.training.stopping import Stop
 from anytrain.training.stopwatch import Stopwatch
@@ -45,12 +47,14 @@ class Sitting:
         self.saver = Saver(rundir, self.cadence)
         held_out = data.validation(int(run.recipe.evaluate.tokens.amount))
         self.held_out = torch.from_numpy(held_out)  # (N, T + 1)
-        self.progress = Progress(run.clock.step)
-        self.stopwatch = Stopwatch(earlier=_seconds_so_far(rundir))
+        self.world = run.world
+        self.progress = Progress(run.clock.step, silent=not run.world.first)
+        self.world.beat()
+        self.stopwatch = Stopwatch(_seconds_so_far(rundir), self.world.now)
         self.evaluated: int | None = None  # the last step with an evaluation
         self.saved: int | None = None  # the last step with a checkpoint, on the disk or under way
         self.best_average: str | None = None  # at the last evaluation
-        stop.begin(run.clock)
+        stop.begin(run.clock, self.world.now)
 
     def going_on(self, checkpoint: Checkpoint) -> None:
         """What earlier sittings left: the checkpoint begun from, and the last evaluation."""
@@ -64,7 +68,8 @@ class Sitting:
 
     def go(self) -> str:
         """Train until the stop gives a reason; checkpoint, evaluate, record it, return it."""
-        self._event("start", threads=torch.get_num_threads(), versions=versions())
+        threads = torch.get_num_threads()
+        self._event("start", threads=threads, processes=self.world.size, versions=versions())
         try:
             try:
                 reason = self._train()
@@ -95,20 +100,51 @@ class Sitting:
             return reason
         before = dataclasses.replace(run.clock)
         for record in train(run, self._batches(), run.recipe.built_schedule()):
-            self._log_step(record)
-            self._report(self.saver.finished())
-            if snapshot.due(run, before):  # first: a step that is saved is not taken again
-                snapshot.take(run, self.rundir)
-                self.stopwatch.lap()  # the next step's time begins here
-            if self._checkpoint_due(before):
-                self._save()
-            if self.stop.signalled is None:  # a preempted job has little time
-                self._evaluate_if_due(before)
+            if isinstance(record, Spike):
+                self._beat()
+                self._spiked(record)
+            else:
+                self._stepped(record, before)
             reason = self.stop.reason(run.clock)
             if reason is not None:
                 return reason
             before = dataclasses.replace(run.clock)
         raise AssertionError("batches never end")
+
+    def _stepped(self, record: Record, before: Clock) -> None:
+        self._log_step(record)
+        self._beat()
+        if snapshot.due(self.run, before):  # first: a step that is saved is not taken again
+            snapshot.take(self.run, self.rundir)
+            self.stopwatch.lap()  # the next step's time begins here
+        if self._checkpoint_due(before):
+            self._save()
+        if self.stop.signalled is None:  # a preempted job has little time
+            self._evaluate_if_due(before)
+
+    def _spiked(self, spike: Spike) -> None:
+        """The update was dropped; where the recipe asks for it, go back as well."""
+        run, taken = self.run, self.run.clock.step
+        found = None
+        if run.recipe.guard is not None and run.recipe.guard.action == "rewind":
+            self._report(self.saver.wait())
+            found = rewind(run, self.rundir, self.progress.say)
+        what = dataclasses.asdict(spike) | {"samples": run.clock.samples}
+        self.progress.say(f"the batch after step {taken} is left out: {spike}")
+        if found is None:
+            self._event("skipped", **what)
+            return
+        self._event("rewound", left=taken, **what)
+        self.progress.back_to(found.step)
+        self.evaluated = None
+        self.going_on(found)
+
+    def _beat(self) -> None:
+        """What all processes do at the same step: hear a signal to one, and of what was written."""
+        signals, done = self.world.beat(self.stop.number, self.saver.done)
+        self.stop.heard(signals)
+        if done:
+            self._report(self.saver.wait())
 
     def _batches(self) -> Iterator[Tensor]:
         """Batches (B, T + 1) for ever, from the run's only data state: how many samples it read."""
@@ -142,6 +178,8 @@ class Sitting:
             )
 
     def _log(self, record: dict[str, Any]) -> None:
+        if not self.world.first:
+            return
         self.rundir.log(record)
         for logger in self.loggers:
             logger.log(record)
@@ -149,7 +187,8 @@ class Sitting:
     def _event(self, event: str, **more: Any) -> None:
         clock = self.run.clock
         place = {"step": clock.step, "tokens": clock.tokens, "time": start.now()}
-        self.rundir.event({"event": event, **place, **more})
+        if self.world.first:
+            self.rundir.event({"event": event, **place, **more})
 
     # --- evaluations --------------------------------------------------------------------------
 
@@ -173,7 +212,7 @@ class Sitting:
                 names = few
             if affordable < len(few) and why == "spaced":
                 return
-        with self.stopwatch.evaluating(len(names)):
+        with self.stopwatch.evaluating(len(names), self.world.beat):
             losses = evaluate(run, self.held_out, names)
         if names == every:
             self.evaluated = run.clock.step
@@ -203,6 +242,7 @@ class Sitting:
 
     def _save(self) -> None:
         """Copy the state; it is written while training goes on."""
+        self._check_data()
         self._report(self.saver.save(self.run))
         self.saved = self.run.clock.step
         self.stopwatch.saved()
@@ -210,8 +250,16 @@ class Sitting:
     def _save_last(self) -> None:
         """The state in which the sitting ends, on the disk when this returns."""
         if self.saved != self.run.clock.step:
+            self._check_data()
             self._report(self.saver.save_now(self.run))
             self.saved = self.run.clock.step
+
+    def _check_data(self) -> None:
+        """No checkpoint holds what was learned from data that changed under the run."""
+        try:
+            self.data.check()
+        except UserError as error:
+            raise UserError(f"{error}; {checkpoint.last_good(self.rundir)}") from None
 
     def _report(self, saved: Saved | None) -> None:
         """Say and record what was written beside training."""
@@ -226,6 +274,11 @@ class Sitting:
             blocked_seconds=round(saved.blocked, 6),
             background_seconds=round(saved.background, 6),
         )
+        if saved.mirrored is not None:
+            self._event("mirror", step=saved.step, tokens=saved.tokens, **saved.mirrored)
+            if "why" in saved.mirrored:
+                why = saved.mirrored["why"]
+                self.progress.say(f"the checkpoint of step {saved.step} is not mirrored: {why}")
 
 
 def best_average(losses: Mapping[str, float]) -> str | None:

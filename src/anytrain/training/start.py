@@ -14,11 +14,12 @@ import torch
 
 from anytrain.data.stream import Pin, TrainingData
 from anytrain.errors import UserError
-from anytrain.files import write_atomic
+from anytrain.files import read_json, write_atomic
 from anytrain.grammar import Quantity
 from anytrain.rundir import FORMAT, RunDir
 from anytrain.training import recipes
 from anytrain.training.config import Recipe
+from anytrain.training.memory import check_memory, fitting_micro_batch
 from anytrain.versions import versions
 
 # Keys that neither a sitting nor a fork may change: the state would not fit, or mean another.
@@ -26,7 +27,8 @@ STATE_BOUND = ("model.", "train.context")
 
 # Keys a sitting may change. They influence no step, but for the batch, whose change is recorded.
 CHANGEABLE = (
-    *("averages", "log", "evaluate", "checkpoint", "snapshots", "unit", "name", "train.batch"),
+    *("averages", "log", "evaluate", "checkpoint", "snapshots", "parallel", "unit", "name"),
+    "train.batch",
 )
 
 
@@ -94,6 +96,7 @@ def resolved(recipe: Recipe, data: TrainingData) -> Recipe:
             f"model.vocab = {vocab} is smaller than the corpus's vocabulary of {data.vocab}"
         )
     recipe = dataclasses.replace(recipe, model=recipe.model.with_vocab(vocab))
+    check_memory(recipe, device())
     unit = Quantity(float(recipe.unit_tokens), "tokens")
     train = dataclasses.replace(
         recipe.train,
@@ -103,36 +106,15 @@ def resolved(recipe: Recipe, data: TrainingData) -> Recipe:
     return dataclasses.replace(recipe, unit=recipe.unit or unit, train=train)
 
 
-def fitting_micro_batch(recipe: Recipe, where: torch.device) -> int:
-    """The largest divisor of the batch whose activations fit into 70% of the free memory."""
-    shape, train = recipe.model, recipe.train
-    free = torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else available_memory()
-    state = shape.parameters * 4 * (4 + recipe.running)  # weights, gradients, two moments
-    item = 2 if train.precision == "bf16" else 4
-    a_sequence = shape.activation_bytes_per_token(item) * train.context
-    fits = max(1, int((0.7 * free - state) // a_sequence))
-    return max(n for n in range(1, train.batch + 1) if train.batch % n == 0 and n <= max(fits, 1))
-
-
 def check_tokenizer(data: TrainingData, other: Path | None, whose: str) -> None:
     """Weights that read one tokenizer's tokens must not be given another's."""
     if data.tokenizer is None or other is None or not other.is_file():
         return
-    if json.loads(data.tokenizer.read_bytes()) != json.loads(other.read_bytes()):
+    if read_json(data.tokenizer) != read_json(other):
         raise UserError(
             f"{data.tokenizer} is not the tokenizer of {whose} ({other}); prepare the corpus "
             f"with --tokenizer {other}"
         )
-
-
-def available_memory() -> int:
-    """Bytes that programs can still take, what caches hold included."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def create(

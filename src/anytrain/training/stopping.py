@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import FrameType
@@ -26,14 +26,26 @@ class Stop:
     until: Quantity | None = None  # --until: from the start of the run
     horizon: float | None = None  # steps at the reference batch, of a horizon-bound schedule
     begun: Clock = field(default_factory=Clock)  # where the sitting began
-    began: float = field(default_factory=time.monotonic)  # and when
+    now: Callable[[], float] = time.monotonic
+    began: float = 0.0  # and when, by `now`
     signalled: str | None = None
     stepping: bool = False  # whether there is a step to wait for
 
-    def begin(self, clock: Clock) -> None:
-        """The sitting begins here: what `--for` counts from."""
-        self.begun, self.began = replace(clock), time.monotonic()
+    def begin(self, clock: Clock, now: Callable[[], float] = time.monotonic) -> None:
+        """The sitting begins here: what `--for` counts from, by a clock."""
+        self.now = now
+        self.begun, self.began = replace(clock), now()
         self.stepping = True
+
+    def heard(self, signals: int) -> None:
+        """A signal came to this process or another one."""
+        if signals and self.signalled is None:
+            self.signalled = signal.Signals(signals).name
+
+    @property
+    def number(self) -> int:
+        """Of the signal that came, or 0."""
+        return int(signal.Signals[self.signalled]) if self.signalled else 0
 
     def reason(self, clock: Clock) -> str | None:
         """Why to stop here, or None to go on."""
@@ -49,7 +61,7 @@ class Stop:
 
     def _spent(self, length: Quantity, clock: Clock) -> bool:
         if length.unit == "seconds":
-            return time.monotonic() - self.began >= length.amount
+            return self.now() - self.began >= length.amount
         if length.unit == "tokens":
             return clock.tokens - self.begun.tokens >= length.amount
         return clock.step - self.begun.step >= length.amount
