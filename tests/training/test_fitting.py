@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from anytrain.errors import UserError
+from anytrain.training import fitting as fitting_module
 from anytrain.training import recipes
 from anytrain.training.fitting import byte_count, fitting, memory, ways
 from anytrain.training.plan import optimizer_bytes, plan
@@ -103,14 +104,17 @@ with joined() as world:
     steps(small, world)  # libraries and compiled code are in memory from here on
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     steps(large, world)
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would begin at the parent's
+    used = int(status.partition("VmHWM:")[2].split()[0]) * 1024 - before
 print(json.dumps(used))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2])
-def test_a_process_takes_what_is_planned(size: int, corpus: Path, tmp_path: Path) -> None:
+def test_a_process_takes_what_is_planned(
+    size: int, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At 38M parameters, within a third for one process: a CPU's allocator keeps more than is asked
     for. Of two each takes less than that, but more than planned: gloo's buffers are not in it."""
     train = {"batch": 4, "context": 256, "micro_batch": 1}
@@ -122,6 +126,7 @@ def test_a_process_takes_what_is_planned(size: int, corpus: Path, tmp_path: Path
     ranks = Ranks(size, *paths, code=PEAK, timeout=300)
     assert ranks.wait() == [0] * size, ranks.err
     made = recipes.load(str(paths[1]))
+    monkeypatch.setattr(fitting_module, "LOGITS", 2**20)  # at a time, on a CPU
     planned = memory(made, size, 1, False, optimizer_bytes(made)).total
     for used in map(json.loads, ranks.out):
         assert planned / 1.34 < used < planned * (1.34 if size == 1 else 2.0)
