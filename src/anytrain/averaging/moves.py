@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anytrain.averaging import kernels
 from anytrain.averaging.plain import plain
 
 
@@ -28,6 +27,8 @@ def follow(live: Mapping[str, Tensor], moves: Sequence[Move]) -> None:
     rho = [move.rho for move in moves]
     if not moves:
         return
+    from anytrain.averaging import kernels  # compiled code, which readers of averages do not need
+
     on_cpu: list[tuple[Tensor, list[Tensor]]] = []
     on_cuda: list[tuple[Tensor, list[Tensor]]] = []
     for name, tensor in live.items():

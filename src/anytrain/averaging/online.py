@@ -12,12 +12,12 @@ with averages.applied("ema25"):
 """
 
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from anytrain import rules as rule_book
 from anytrain.averaging.moves import Move, follow, local
@@ -40,10 +40,11 @@ def canonical_tensors(model: nn.Module) -> dict[str, Tensor]:
     gathered, where nobody may write: they are let go first.
     """
     model = _unwrapped(model)
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # a second to import, for who shards nothing
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for prefix, module in model.named_modules():
-        if isinstance(module, FSDPModule):
+        if fsdp is not None and isinstance(module, fsdp.FSDPModule):
             module.reshard()
         persistent = {
             name: buffer
