@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -91,26 +91,23 @@ def _deep(value: Any) -> bool:
 
 def read_json(path: Path, form: Any = TABLE) -> Record:
     """A JSON object; what is missing, damaged or of another form is a UserError naming the file."""
+    return _read(path, parsed, form)
+
+
+def read_toml(path: Path, form: Any = TABLE) -> Record:
+    """A TOML file; what is missing, damaged or of another form is a UserError naming the file."""
+    return _read(path, toml, form)
+
+
+def _read(path: Path, parse: Callable[[bytes], Any], form: Any) -> Record:
     try:
-        value = parsed(path.read_bytes())
+        value = parse(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged: it holds no JSON object")
-    check(path, value, form)
-    return value
-
-
-def read_toml(path: Path, form: Any = TABLE) -> Record:
-    """A TOML file; what is missing, damaged or of another form is a UserError naming the file."""
-    try:
-        value = toml(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
     check(path, value, form)
     return value
 
