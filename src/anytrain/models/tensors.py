@@ -2,17 +2,26 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from anytrain.errors import UserError
 from anytrain.headers import INDEX, SINGLE, of_directory
-from anytrain.layout import Box, Entry, select
+from anytrain.layout import SIZES, Entry, select
 from anytrain.models.shape import DecoderShape
+
+TYPES = {  # of tensors, by their names in safetensors files
+    "F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
+    "BOOL": torch.bool,
+}  # fmt: skip
 
 
 class TensorFiles(Mapping[str, Tensor]):
@@ -23,7 +32,6 @@ class TensorFiles(Mapping[str, Tensor]):
 
     def __init__(self, entries: Mapping[str, Entry], prefix: str = "") -> None:
         """Of `entries`, those whose name begins with `prefix`, under the rest of their names."""
-        self._prefix = prefix
         self._entries = select(entries, prefix)
 
     @classmethod
@@ -32,14 +40,7 @@ class TensorFiles(Mapping[str, Tensor]):
         return cls(of_directory(directory))
 
     def __getitem__(self, name: str) -> Tensor:
-        entry = self._entries[name]
-        if len(entry.boxes) == 1:
-            return _read(entry.boxes[0], self._prefix + name)
-        parts = [(box.at, _read(box, self._prefix + name)) for box in entry.boxes]
-        whole = torch.empty(entry.shape, dtype=parts[0][1].dtype if parts else torch.float32)
-        for at, part in parts:
-            whole[tuple(slice(o, o + n) for o, n in zip(at, part.shape, strict=True))] = part
-        return whole
+        return rows(self._entries[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -64,13 +65,38 @@ class TensorFiles(Mapping[str, Tensor]):
                 raise UserError(f"{where}: tensor {name!r} is {found}, the model's is {dims}")
 
 
-def _read(box: Box, name: str) -> Tensor:
-    try:
-        with safe_open(box.file, framework="pt") as tensors:
-            value: Tensor = tensors.get_tensor(name)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{box.file} cannot be read as safetensors: {error}") from error
-    return value
+def rows(entry: Entry, first: int = 0, last: int | None = None) -> Tensor:
+    """Rows first … last of a stored tensor; of a scalar, row 0 is all.
+
+    UserError where a file cannot be read, or ends before the tensor does.
+    """
+    if last is None:
+        last = entry.shape[0] if entry.shape else 1
+    stride, size = prod(entry.shape[1:]), SIZES[entry.dtype]
+    shape = (last - first, *entry.shape[1:]) if entry.shape else ()
+    found = torch.empty(shape, dtype=TYPES[entry.dtype])
+    raw: Any = found.view(-1).view(torch.uint8).numpy()
+    start = first * stride
+    for file, offset, runs in entry.parts(start, last * stride):
+        stretches = [raw[(low - start) * size : (high - start) * size] for low, high in runs]
+        try:
+            _fill(file, offset, stretches)
+        except OSError as error:
+            raise UserError(f"{file}: {error.strerror}") from error
+    return found
+
+
+def _fill(file: Path, offset: int, stretches: Iterable[Any]) -> None:
+    """Consecutive bytes of a file into stretches of memory, one after another."""
+    with file.open("rb", buffering=0) as opened:
+        opened.seek(offset)
+        for stretch in stretches:
+            left = memoryview(stretch)
+            while left:  # one call reads 2 GiB at most
+                count = opened.readinto(left)
+                if not count:
+                    raise UserError(f"{file} was truncated while it was read")
+                left = left[count:]
 
 
 def write_tensors(

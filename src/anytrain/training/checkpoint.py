@@ -28,6 +28,7 @@ from anytrain.errors import UserError
 from anytrain.files import sha256, sync
 from anytrain.headers import plan_file
 from anytrain.layout import Entry
+from anytrain.models.tensors import TYPES
 from anytrain.rundir import FORMAT, Checkpoint, RunDir
 from anytrain.training.cadence import previous
 from anytrain.training.distributed import Elsewhere, World
@@ -36,11 +37,7 @@ from anytrain.training.run import Run
 from anytrain.training.sharding import Place
 from anytrain.versions import versions
 
-_NAMES = {  # of types in safetensors files
-    torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16",
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
-    torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
+_NAMES = {type_: name for name, type_ in TYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,8 @@ def content(run: Run) -> Content:
         "lr": schedules.rate(run.recipe.built_schedule(), before.t, run.clock.t),
         "weights": ["raw", *free, *run.averages.rules],
     }
-    return Content(run.tensors(), run.places(), run.world, run.state(), summary)
+    tensors = run.tensors()
+    return Content(tensors, run.places(tensors), run.world, run.state(), summary)
 
 
 def save(run: Run, rundir: RunDir) -> Checkpoint:

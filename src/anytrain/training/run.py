@@ -131,11 +131,11 @@ class Run:
             found["rng/cuda"] = torch.cuda.get_rng_state(self.device)
         return found
 
-    def places(self) -> dict[str, Place]:
+    def places(self, tensors: Mapping[str, Tensor]) -> dict[str, Place]:
         """Where each of `tensors` lies in the whole one."""
         live = canonical_tensors(self.model)
         found = {}
-        for key, tensor in self.tensors().items():
+        for key, tensor in tensors.items():
             parameter = live.get(parameter_of(key)) if tensor.ndim else None
             found[key] = place(tensor if parameter is None else parameter)
         return found
