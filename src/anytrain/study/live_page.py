@@ -111,7 +111,11 @@ def _best(read: Reading) -> tuple[str, str, str]:
         return "Best model now", "—", f"no evaluation yet; {note}"
     name, value = best.best
     noise = f"± {best.stderr[name]:.4f} " if name in best.stderr else ""
-    return "Best model now", f"{value:.4f}", f"{noise}nats/token: {name}, at {tokens(best.tokens)}"
+    return (
+        "Best model now",
+        f"{value:.4f}",
+        f"{noise}nats/token: {name}, {tokens(best.tokens)} tokens",
+    )
 
 
 def _next(read: Reading) -> tuple[str, str, str]:

@@ -147,7 +147,9 @@ def laws(found: tuple[Score, ...]) -> Section:
         "The annealing law (Tissue 2024, arXiv:2408.11029) and the multi-power law (Luo 2025, "
         "arXiv:2503.12811) predict a loss curve from the learning rates alone. Here each is "
         "fitted, for each seed, to the raw losses of the constant run and of the shortest decayed "
-        "run, and predicts where the others ended.",
+        "run, and predicts where the others ended. One short decay does not determine all of the "
+        "multi-power law: its C, β and γ have a weak prior of ours at the values that its authors "
+        "list for other models.",
         f"“{NO_DROP}” takes the constant run's own loss at the same tokens; “{SAME_DROP}” takes "
         "off what the fitted decay brought.",
     )
@@ -184,5 +186,7 @@ def _law_chart(found: tuple[Score, ...]) -> Chart:
         Axis("units", log=True, ticks=tuple((h, f"{h:g}×") for h in horizons)),
         Axis("predicted − measured, nats/token", signed=True),
         tuple(series),
-        notes=("Every point is one run of one seed; above 0 the law expected too little.",),
+        notes=(
+            "Every point is one run of one seed; above 0 the decay brought more than predicted.",
+        ),
     )
