@@ -1,0 +1,269 @@
+"""A chart for the page: a figure of Plotly as plain data, in the light colours.
+
+Names stand at the lines as annotations called `label`; the page's script trades them for a legend
+where it is narrow, and maps the colours where it is dark.
+"""
+
+from math import log10
+from typing import Any
+
+from anytrain.study.axes import GRID, INK, MUTED, spread
+from anytrain.study.charts import COLOURS, Axis, BarChart, Chart, Drawn, Mark, Series, position
+from anytrain.study.words import signed, tokens
+
+HEIGHT = 380  # pixels
+_TOP, _BOTTOM, _LEFT = 10, 62, 58
+_GAP = 16  # pixels between two names
+_LETTER = 7.2  # pixels of a letter, about
+_FONT = 'system-ui,-apple-system,"Segoe UI",Roboto,sans-serif'
+_CLEAR = "#00000000"
+_SYMBOLS = {
+    "circle": "circle",
+    "square": "square",
+    "triangle": "triangle-up",
+    "down": "triangle-down",
+    "diamond": "diamond",
+}
+Json = dict[str, Any]
+
+
+def figure(chart: Drawn) -> Json:
+    """{"data", "layout"} as Plotly.react takes them."""
+    return _bars(chart) if isinstance(chart, BarChart) else _lines(chart)
+
+
+def _lines(chart: Chart) -> Json:
+    data = [trace for series in chart.series for trace in _traces(series, chart)]
+    edge = [s for s in chart.series if s.label == "edge" and s.x]
+    longest = max((len(s.name) for s in edge), default=0)
+    layout = _layout(HEIGHT, right=18 + (10 + longest * _LETTER if edge else 0))
+    layout["xaxis"] |= _axis(chart.x, chart.x_range()) | {"showgrid": False, "showline": True}
+    layout["yaxis"] |= _axis(chart.y, chart.y_range())
+    layout["shapes"] = [_shape(mark) for mark in chart.marks]
+    layout["annotations"] = [*_edge_names(chart, edge), *_end_names(chart), *_mark_names(chart)]
+    return {"data": data, "layout": layout}
+
+
+def _traces(series: Series, chart: Chart) -> list[Json]:
+    color = COLOURS[series.role]
+    trace: Json = {
+        "type": "scatter",
+        "name": series.name,
+        "x": list(series.x),
+        "y": list(series.y),
+        "mode": "+".join(["lines"] * series.line + ["markers"] * bool(series.shape)) or "markers",
+        "line": {"color": color, "width": series.width, "dash": "dash" if series.dash else "solid"},
+        "marker": {"color": color, "size": 8, "symbol": _SYMBOLS.get(series.shape, "circle")},
+        "text": list(series.hover) or [_hover(series, i, chart) for i in range(len(series.x))],
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+    if not series.low:
+        return [trace]
+    if not series.band:
+        ends = list(zip(series.y, series.low, series.high, strict=True))
+        trace["error_y"] = {
+            "type": "data",
+            "symmetric": False,
+            "array": [0 if high is None else high - y for y, _, high in ends],
+            "arrayminus": [0 if low is None else y - low for y, low, _ in ends],
+            "color": color,
+            "thickness": 1.4,
+            "width": 3,
+        }
+        return [trace]
+    inside = [
+        (x, low, high)
+        for x, low, high in zip(series.x, series.low, series.high, strict=True)
+        if low is not None and high is not None
+    ]
+    area = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [x for x, _, _ in inside] + [x for x, _, _ in reversed(inside)],
+        "y": [low for _, low, _ in inside] + [high for _, _, high in reversed(inside)],
+        "fill": "toself",
+        "fillcolor": f"{color}33",
+        "line": {"width": 0, "color": color},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    return [area, trace]
+
+
+def _hover(series: Series, i: int, chart: Chart) -> str:
+    """Name, where, value and interval of a point."""
+    ticks = dict(chart.x.ticks)
+    x = ticks.get(series.x[i])
+    where = x.replace("\n", " = ") if x else tokens(series.x[i])
+    write = signed if chart.y.signed else "{:.4f}".format
+    text = f"<b>{series.name}</b><br>{where}: {write(series.y[i])}"
+    low, high = (series.low[i], series.high[i]) if series.low else (None, None)
+    if low is not None and high is not None:
+        text += f" ({write(low)} to {write(high)})"
+    return text
+
+
+def _bars(chart: BarChart) -> Json:
+    data = []
+    for bar in reversed(chart.bars):  # Plotly stacks groups from below
+        shown = [i for i, value in enumerate(bar.values) if value is not None]
+        colors = [COLOURS[bar.roles[i] if bar.roles else bar.role] for i in shown]
+        names = [chart.categories[i] for i in shown]
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": bar.name,
+                "y": names,
+                "x": [bar.values[i] for i in shown],
+                "text": [bar.texts[i] for i in shown],
+                "textposition": "outside",
+                "cliponaxis": False,
+                "textfont": {"color": INK},
+                "marker": {"color": colors},
+                "hovertemplate": f"<b>%{{y}}</b><br>{bar.name}: %{{text}}<extra></extra>",
+            }
+        )
+    groups = len(chart.bars) > 1
+    rows = len(chart.categories)
+    height = 88 + rows * max(38, 24 * len(chart.bars)) + (30 if groups else 0)
+    layout = _layout(height, right=20)
+    layout["xaxis"] |= _axis(chart.x, chart.x_range())
+    layout["yaxis"] |= {
+        "categoryorder": "array",
+        "categoryarray": list(reversed(chart.categories)),
+        "showgrid": False,
+        "automargin": True,
+        "ticksuffix": "  ",
+    }
+    layout |= {
+        "barmode": "group",
+        "bargap": 0.28,
+        "showlegend": groups,
+        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+    }
+    if groups:
+        layout["margin"]["t"] = 34
+        layout["legend"]["traceorder"] = "reversed"
+    return {"data": data, "layout": layout}
+
+
+def _layout(height: int, right: float) -> Json:
+    axis: Json = {
+        "gridcolor": GRID,
+        "linecolor": MUTED,
+        "zeroline": False,
+        "tickfont": {"color": INK},
+        "title": {"font": {"color": MUTED, "size": 12}},
+    }
+    return {
+        "height": height,
+        "margin": {"l": _LEFT, "r": round(right), "t": _TOP, "b": _BOTTOM},
+        "font": {"family": _FONT, "size": 12, "color": INK},
+        "paper_bgcolor": _CLEAR,
+        "plot_bgcolor": _CLEAR,
+        "showlegend": False,
+        "hovermode": "closest",
+        "hoverlabel": {"align": "left"},
+        "xaxis": {**axis, "title": dict(axis["title"])},
+        "yaxis": {**axis, "title": dict(axis["title"])},
+    }
+
+
+def _axis(axis: Axis, ends: tuple[float, float]) -> Json:
+    low, high = (log10(ends[0]), log10(ends[1])) if axis.log else ends
+    out: Json = {
+        "type": "log" if axis.log else "linear",
+        "range": [low, high],
+        "title": {"text": axis.title, "font": {"color": MUTED, "size": 12}, "standoff": 10},
+        "tickformat": "+.3~f" if axis.signed else "",
+        "nticks": 7,
+    }
+    if axis.ticks:
+        out["tickvals"] = [value for value, _ in axis.ticks]
+        out["ticktext"] = [text.replace("\n", "<br>") for _, text in axis.ticks]
+    return out
+
+
+def _shape(mark: Mark) -> Json:
+    across, along = ("y", "x") if mark.along == "x" else ("x", "y")
+    return {
+        "type": "line",
+        "layer": "below",
+        f"{along}ref": along,
+        f"{across}ref": "paper",
+        f"{along}0": mark.at,
+        f"{along}1": mark.at,
+        f"{across}0": 0,
+        f"{across}1": 1,
+        "line": {
+            "color": COLOURS[mark.role],
+            "width": 1.2,
+            "dash": "dot" if mark.dash else "solid",
+        },
+    }
+
+
+def _edge_names(chart: Chart, series: list[Series]) -> list[Json]:
+    """Names right of the plot at the heights of the lines' ends, pushed apart."""
+    inner = HEIGHT - _TOP - _BOTTOM
+    ends, log = chart.y_range(), chart.y.log
+    series = sorted(series, key=lambda s: s.y[-1])
+    heights = [inner * position(s.y[-1], ends, log) for s in series]
+    moved = spread([min(max(h, 0.0), inner) for h in heights], _GAP)
+    return [
+        {
+            "name": "label",
+            "xref": "paper",
+            "x": 1,
+            "xanchor": "left",
+            "xshift": 6,
+            "yref": "y",
+            "y": log10(s.y[-1]) if log else s.y[-1],
+            "yanchor": "middle",
+            "yshift": round(new - height),
+            "text": f"<b>{s.name}</b>" if s.width > 2 else s.name,
+            "font": {"color": COLOURS[s.role]},
+            "showarrow": False,
+        }
+        for s, height, new in zip(series, heights, moved, strict=True)
+    ]
+
+
+def _end_names(chart: Chart) -> list[Json]:
+    """Names at the first or the last point itself."""
+    out = []
+    for s in chart.series:
+        if s.label not in ("end", "start") or not s.x:
+            continue
+        i = -1 if s.label == "end" else 0
+        out.append(
+            {
+                "x": log10(s.x[i]) if chart.x.log else s.x[i],
+                "y": log10(s.y[i]) if chart.y.log else s.y[i],
+                "text": s.name,
+                "font": {"color": COLOURS[s.role], "size": 11},
+                "showarrow": False,
+                "yshift": 12,
+            }
+        )
+    return out
+
+
+def _mark_names(chart: Chart) -> list[Json]:
+    return [
+        {
+            "xref": "x",
+            "x": log10(mark.at) if chart.x.log else mark.at,
+            "yref": "paper",
+            "y": 1,
+            "yanchor": "top",
+            "xanchor": "left",
+            "xshift": 3,
+            "text": mark.text,
+            "font": {"color": MUTED, "size": 11},
+            "showarrow": False,
+        }
+        for mark in chart.marks
+        if mark.text and mark.along == "x"
+    ]

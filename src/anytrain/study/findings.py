@@ -1,0 +1,251 @@
+"""What a study found: regret, the transient, saved tokens, and the answers to its questions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from anytrain.study.paired import Interval
+from anytrain.study.readings import (
+    Difference,
+    Variant,
+    anytime,
+    average,
+    branched,
+    differences,
+    reading,
+    variants,
+)
+from anytrain.study.results import Choice, Results, Spent
+from anytrain.study.words import signed, tokens
+
+CLOSE = 8e-3  # nats/token: as close to a tuned cosine as arXiv:2602.03702, figure 2
+FAIR = 0.02  # nats/token: further ahead of cosine, a constant rate has not left its transient
+
+
+@dataclass(frozen=True)
+class Regret:
+    """What not choosing the best arm of each horizon costs an arm, at the worst horizon."""
+
+    arm: str
+    variant: Variant
+    nats: float  # loss minus the best arm's there, nats/token
+    ratio: float  # loss over the best arm's there, at its own worst horizon
+    horizon: float  # units, of `nats`
+    best: str  # the arm that is best there
+
+
+@dataclass(frozen=True)
+class Transient:
+    """Tuned baseline minus tuned branch at a horizon.
+
+    So early that a high rate counts for more than decay, the arms that never decay early lead by a
+    margin that says nothing of longer runs: where they lead by more than `FAIR`, the horizon is
+    inside the transient. |gap| <= `FAIR` is a fair regime.
+    """
+
+    horizon: float  # units
+    gap: float  # nats/token
+
+    @property
+    def inside(self) -> bool:
+        return self.gap > FAIR
+
+    @property
+    def fair(self) -> bool:
+        return abs(self.gap) <= FAIR
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A question the study was made for, and its answer; None: not measured yet."""
+
+    question: str
+    answer: bool | None
+    numbers: str
+
+    @property
+    def word(self) -> str:
+        return {True: "Yes", False: "No", None: "Not known yet"}[self.answer]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All of it."""
+
+    results: Results
+    anytime: str | None  # the free arm that tuning prefers
+    branch: str | None  # the branch arm
+    differences: dict[tuple[str, Variant], dict[float, Difference]]
+    averages: dict[tuple[str, Variant], Interval]  # mean difference over the measured horizons
+    settled: Interval | None  # of the anytime arm outside the transient, where a horizon is in it
+    regrets: tuple[Regret, ...]  # the smallest first
+    transient: tuple[Transient, ...]
+    verdicts: tuple[Verdict, ...]
+    at_edge: tuple[Choice, ...]
+
+    @property
+    def one(self) -> dict[float, Difference]:
+        """The anytime arm at its one choice."""
+        return self.differences.get((self.anytime, "one"), {}) if self.anytime else {}
+
+    def spent(self, arm: str | None) -> Spent | None:
+        return next((s for s in self.results.spent if s.arm == arm), None)
+
+
+def findings(results: Results) -> Findings:
+    """Everything that can be said of a study as far as it is."""
+    found: dict[tuple[str, Variant], dict[float, Difference]] = {
+        (arm, variant): differences(results, arm, variant)
+        for arm in results.arms
+        for variant in variants(results, arm)
+        if arm != results.baseline
+    }
+    means = {key: mean for key, value in found.items() if (mean := average(value)) is not None}
+    best, branch = anytime(results), branched(results)
+    transient = _transient(results, branch)
+    return Findings(
+        results,
+        best,
+        branch,
+        found,
+        means,
+        _settled(found.get((best, "one"), {}) if best else {}, transient),
+        _regrets(results),
+        transient,
+        _verdicts(results, best, branch, found, means),
+        tuple(choice for choice in results.choices if choice.at_edge),
+    )
+
+
+def _settled(one: dict[float, Difference], transient: tuple[Transient, ...]) -> Interval | None:
+    """The mean difference over the horizons outside the transient, where some are inside."""
+    inside = {t.horizon for t in transient if t.inside}
+    if not inside & set(one):
+        return None
+    return average({h: d for h, d in one.items() if h not in inside})
+
+
+def _regrets(results: Results) -> tuple[Regret, ...]:
+    """Of every arm and variant that was read at every horizon that any arm was read at."""
+    table = {
+        (arm, variant): {
+            h: r.loss for h in results.horizons if (r := reading(results, arm, h, variant))
+        }
+        for arm in results.arms
+        for variant in variants(results, arm)
+    }
+    measured = {h for losses in table.values() for h in losses}
+    best = {
+        h: min((losses[h], arm) for (arm, _), losses in table.items() if h in losses)
+        for h in measured
+    }
+    out = []
+    for (arm, variant), losses in table.items():
+        if measured and set(losses) == measured:
+            worst = max(measured, key=lambda h: losses[h] - best[h][0])
+            nats = losses[worst] - best[worst][0]
+            ratio = max(losses[h] / best[h][0] for h in measured)
+            out.append(Regret(arm, variant, nats, ratio, worst, best[worst][1]))
+    return tuple(sorted(out, key=lambda regret: regret.nats))
+
+
+def _transient(results: Results, branch: str | None) -> tuple[Transient, ...]:
+    out = []
+    for h in results.horizons:
+        base = reading(results, results.baseline, h)
+        other = reading(results, branch, h) if branch else None
+        if base is not None and other is not None:
+            out.append(Transient(h, base.loss - other.loss))
+    return tuple(out)
+
+
+def _verdicts(
+    results: Results,
+    best: str | None,
+    branch: str | None,
+    found: dict[tuple[str, Variant], dict[float, Difference]],
+    means: dict[tuple[str, Variant], Interval],
+) -> tuple[Verdict, ...]:
+    """The three questions, of the anytime arm at its one choice."""
+    name, base = best or "the horizon-free arm", results.baseline
+    one = found.get((best, "one"), {}) if best else {}
+    whole = len(one) == len(results.horizons)
+    mean = means.get((best, "one")) if best else None
+    worst = max(one.values(), key=lambda d: d.seeds.mean, default=None)
+    close = f"Is {name} at every horizon within {CLOSE:g} nats/token of a tuned {base}?"
+    ahead = f"Is it ahead of a tuned {base} on average?"
+    return (
+        Verdict(
+            close,
+            worst.seeds.mean <= CLOSE if whole and worst else None,
+            f"at worst {interval(worst.seeds)} at {worst.horizon:g}×" if worst else "",
+        ),
+        Verdict(
+            ahead,
+            mean.mean < 0 if whole and mean else None,
+            f"{interval(mean)} over {_count(len(one))}" if mean else "",
+        ),
+        _both(results, branch, one, whole),
+    )
+
+
+def _both(
+    results: Results, branch: str | None, one: dict[float, Difference], whole: bool
+) -> Verdict:
+    """Ahead of the baseline and of the branch at every horizon."""
+    names = f"a tuned {results.baseline}" + (f" and {branch}" if branch else "")
+    question = f"Is it ahead of {names} at every horizon, with one run and one setting?"
+    beside = {h: reading(results, branch, h) if branch else None for h in one}
+    parts, gaps = [], [d.seeds.mean for d in one.values()]
+    if gaps:
+        parts.append(f"ahead of {results.baseline} at {_share(gaps)}")
+    if branch:
+        more = [one[h].reading.loss - r.loss for h, r in beside.items() if r]
+        whole = whole and len(more) == len(results.horizons)
+        gaps += more
+        if more:
+            worst = signed(max(more))
+            parts.append(f"ahead of {branch} at {_share(more)} (at worst {worst} to it)")
+    return Verdict(question, all(g < 0 for g in gaps) if whole else None, ", ".join(parts))
+
+
+def _share(gaps: Sequence[float]) -> str:
+    return f"{sum(gap < 0 for gap in gaps)} of {len(gaps)}"
+
+
+def _count(horizons: int) -> str:
+    return f"{horizons} horizon{'s' * (horizons != 1)}"
+
+
+def interval(found: Interval) -> str:
+    """+0.0031 (−0.0010 to +0.0072), or what is known from one seed."""
+    if found.low is None or found.high is None:
+        return f"{signed(found.mean)} (one seed, no interval)"
+    return f"{signed(found.mean)} ({signed(found.low)} to {signed(found.high)})"
+
+
+def headline(found: Findings) -> str:
+    """The answer in one sentence."""
+    results, one = found.results, found.one
+    if not one or found.anytime is None:
+        done, known = results.jobs
+        return f"Not enough is measured yet to answer: {done} of {known} jobs are done."
+    choice = next(iter(one.values())).reading.choice
+    mean = found.averages[found.anytime, "one"]
+    worst = max(d.seeds.mean for d in one.values())
+    base = results.baseline
+    side = "ahead of" if mean.mean < 0 else "behind"
+    text = (
+        f"One {found.anytime} run, read from {choice.weights}, is on average "
+        f"{abs(mean.mean):.4f} nats/token {side} a {base} tuned and trained for each of "
+        f"{_count(len(one))}, and {signed(worst)} at its worst one"
+    )
+    ours, theirs = found.spent(found.anytime), found.spent(base)
+    if ours and theirs and ours.one and theirs.one:
+        text += f", for {tokens(ours.one)} tokens instead of {tokens(theirs.one)}"
+    text += "."
+    inside = [t for t in found.transient if t.inside]
+    if inside:
+        rest = f"over the others it is {signed(found.settled.mean)}" if found.settled else "no more"
+        where = ", ".join(f"{t.horizon:g}×" for t in inside)
+        text += f" Of the horizons, {where} is inside the transient; {rest}."
+    return text

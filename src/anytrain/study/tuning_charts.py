@@ -1,0 +1,115 @@
+"""What tuning saw: how sharp the choice of the rate is, and which average wins when."""
+
+from anytrain.study.cast import horizon_axis, ramp, units
+from anytrain.study.charts import Axis, Chart, Mark, Series
+from anytrain.study.findings import Findings
+from anytrain.study.sensitivity import Sensitivity, sensitivity
+from anytrain.study.winners import Winners, winners
+
+_TALL = 4.0  # an average this many times the others' median is cut off at the chart's top
+
+
+def rate_charts(found: Findings) -> tuple[Chart, ...]:
+    """A chart an arm on one scale: loss above the best of its horizon against the rate."""
+    results = found.results
+    all_of = [s for arm in results.arms if (s := sensitivity(results, arm)) is not None]
+    if not all_of:
+        return ()
+    highest = max(v for s in all_of for row in s.above.values() for v in row.values())
+    ends = (-0.04 * highest, 1.12 * highest or 0.01)
+    return tuple(_rate(found, s, ends) for s in all_of)
+
+
+def _rate(found: Findings, s: Sensitivity, ends: tuple[float, float]) -> Chart:
+    values = sorted({v for row in s.above.values() for v in row})
+    series = []
+    for number, h in enumerate(s.above):
+        row = s.above[h]
+        series.append(
+            Series(
+                units(h),
+                tuple(row),
+                tuple(row.values()),
+                role=ramp(number, len(s.above)),
+                shape="circle",
+                width=1.6,
+                hover=tuple(
+                    f"<b>{s.arm}</b>, {units(h)}<br>{v:g}: +{y:.4f}" for v, y in row.items()
+                ),
+            )
+        )
+    best = sorted(set(s.best.values()))
+    where = f"{best[0]:g}" if len(best) == 1 else f"{best[0]:g} to {best[-1]:g}"
+    moves = "one rate at every horizon" if len(best) == 1 else "best rates"
+    return Chart(
+        f"rate-{s.arm}",
+        f"{s.arm}: {moves}, {where}",
+        Axis(
+            s.key.rpartition(".")[2],
+            log=min(values) > 0,
+            ticks=tuple((v, f"{v:g}") for v in values),
+        ),
+        Axis("tuning loss above the best, nats/token", range=ends),
+        tuple(series),
+        notes=(
+            "The best of the other settings at each value; one line a horizon, darker is longer.",
+        ),
+    )
+
+
+def average_charts(found: Findings) -> tuple[Chart, ...]:
+    """A chart a free arm: loss of every weights above the best, at its one setting."""
+    results = found.results
+    out = []
+    for arm in results.arms:
+        if results.arms[arm].kind == "free" and (w := winners(results, arm)) is not None:
+            out.append(_averages(found, w))
+    return tuple(out)
+
+
+def _averages(found: Findings, w: Winners) -> Chart:
+    results = found.results
+    chosen = w.choice.weights
+    names = list(dict.fromkeys(name for row in w.above.values() for name in row))
+    others = ["other1", "other2", "other3", "ink", "average"]
+    series = []
+    for name in names:
+        points = [(h, row[name]) for h, row in w.above.items() if name in row]
+        role = "best" if name == chosen else "plain" if name == "raw" else others.pop(0)
+        others = others or ["average"]
+        series.append(
+            Series(
+                name,
+                tuple(h * results.unit for h, _ in points),
+                tuple(y for _, y in points),
+                role=role,
+                shape="circle",
+                width=2.4 if name == chosen else 1.4,
+                dash=name == "raw",
+            )
+        )
+    highest = _cut(w)
+    best = list(dict.fromkeys(w.best.values()))
+    said = f"{best[0]} wins at every horizon" if len(best) == 1 else f"{', then '.join(best)} win"
+    return Chart(
+        f"averages-{w.choice.arm}",
+        f"{w.choice.arm}: {said}; {chosen} is {w.gain():.4f} below the raw weights"
+        if w.raw
+        else f"{w.choice.arm}: {said}",
+        horizon_axis(results),
+        Axis("loss above the best weights', nats/token", range=(-0.05 * highest, highest)),
+        tuple(series),
+        (Mark(0.0, "y"),),
+        notes=(
+            f"Mean over the report seeds, at the one setting ({w.choice.setting}); "
+            f"in full strength: {chosen}, the one average for all horizons."
+            + (" Lines that leave at the top are cut off." if highest < w.highest else ""),
+        ),
+    )
+
+
+def _cut(w: Winners) -> float:
+    """The axis ends above all averages; raw weights far above them would flatten the rest."""
+    averaged = [v for row in w.above.values() for name, v in row.items() if name != "raw"]
+    top = max(averaged, default=0.0)
+    return 1.12 * (w.highest if w.highest <= _TALL * top or not top else top)
