@@ -41,7 +41,7 @@ def _ours(found: Findings) -> Chart | None:
                 hover=tuple(_hover(d, results.unit) for d in differences),
             )
         )
-    marks = [Mark(0.0, "y", role="baseline", dash=False)]
+    marks = [Mark(0.0, "y", results.baseline, "baseline", dash=False)]
     return Chart(
         "differences",
         _title(found),
@@ -133,7 +133,7 @@ def _papers(found: Findings) -> tuple[Chart, ...]:
                     signed=True,
                 ),
                 tuple(series),
-                (Mark(0.0, "y", role="baseline", dash=False),),
+                (Mark(0.0, "y", BASELINE, "baseline", dash=False),),
                 (f"arXiv:{mine[0].source}, figure 2; one seed, no intervals.",),
             )
         )

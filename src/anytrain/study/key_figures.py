@@ -26,7 +26,7 @@ def key_figures(found: Findings) -> tuple[KeyFigure, ...]:
     out = []
     for name, mean in (
         (f"Mean − tuned {results.baseline}", found.averages.get((arm, "one"))),
-        ("… outside the transient", found.settled),
+        ("Mean outside the transient", found.settled),
     ):
         if mean is not None:
             note = (

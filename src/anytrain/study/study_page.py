@@ -19,7 +19,7 @@ from anytrain.study.sections import Cell, Section, Table
 from anytrain.study.study_sections import facts, own_sections
 from anytrain.study.summary import summary
 
-_LONG = 60  # letters of a cell that may be broken
+_LONG = 34  # letters of a cell that may be broken
 
 
 def write_page(
@@ -154,8 +154,10 @@ def _table(table: Table) -> str:
     )
     rows = "".join(f"<tr>{''.join(_cells(table, row))}</tr>" for row in table.rows)
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    name = f"table-{anchor(table.caption)}"
     return (
-        f'<div class="scroll" tabindex="0"><table><caption>{escape(table.caption)}</caption>'
+        f'<p class="caption" id="{name}">{escape(table.caption)}</p>'
+        f'<div class="scroll" tabindex="0"><table aria-labelledby="{name}">'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
     )

@@ -85,7 +85,8 @@ def _transient(found: Findings) -> Section:
     inside = [t for t in found.transient if t.inside]
     base = found.results.baseline
     said = (
-        f"{len(inside)} of {len(found.transient)} horizons are inside the transient: "
+        f"Of {len(found.transient)} horizons, {len(inside)} "
+        f"{'is' if len(inside) == 1 else 'are'} inside the transient: "
         f"{', '.join(f'{t.horizon:g}×' for t in inside)}. What arms gain on {base} there is not "
         "evidence for longer runs."
         if inside
