@@ -13,7 +13,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,12 +21,14 @@ TOKENIZER = "bpe:512"
 SMALLEST = 1000  # bytes of a document; shorter ones are dropped
 ENTRIES = 300  # dictionary entries a document
 Page = tuple[str, str]  # name, text
+Source = Callable[[Path], Iterator[Page]]  # of the folder a package is unpacked in
 
 
 class Text(HTMLParser):
     """The text of a page, a line for each block, without what stands around the article."""
 
-    blocks = frozenset("p div li tr h1 h2 h3 h4 h5 h6 pre br dt dd blockquote table".split())
+    blocks = frozenset(("p", "div", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "br"))
+    blocks |= {"dt", "dd", "blockquote", "table"}
     hidden = frozenset(("script", "style", "nav", "head"))
 
     def __init__(self, page: str):
@@ -63,7 +65,7 @@ def linux(root: Path) -> Iterator[Page]:
             yield str(name), decoded(path)
 
 
-def files(pattern: str) -> "Source":
+def files(pattern: str) -> Source:
     def pages(root: Path) -> Iterator[Page]:
         for path in sorted(root.glob(pattern)):
             text = decoded(path)
@@ -110,8 +112,7 @@ def decoded(path: Path) -> str:
         return raw.decode("latin-1")
 
 
-Source = type(linux)
-PACKAGES = {
+PACKAGES: dict[str, Source] = {
     "linux-doc-6.1": linux,
     "dict-gcide": gcide,
     "wordnet-base": wordnet,
