@@ -10,7 +10,6 @@ and grid values that are added to the file later find the runs that are there.
 """
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,9 +36,9 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(_dry(study)))
         return 0
     from anytrain.study.conduct import conduct
-    from anytrain.study.executors import Local
+    from anytrain.study.executors import executor
 
-    conduct(study, Local(int(os.environ.get("SLOTS", "2"))), print)
+    conduct(study, executor(args.executor), print)
     return 0
 
 
