@@ -73,9 +73,17 @@ def _lines(figure: "Figure", ax: "Axes", chart: Chart) -> None:
         line = ax.axvline if mark.along == "x" else ax.axhline
         line(mark.at, color=COLOURS[mark.role], lw=0.9, ls=":" if mark.dash else "-", zorder=1.5)
         if mark.text and mark.along == "x":
-            top = (mark.at, 1.0)
-            at: Any = ax.get_xaxis_transform()
-            ax.annotate(mark.text, top, (3, -2), at, "offset points", va="top", color=MUTED, size=8)
+            top = mark.end == "top"
+            ax.annotate(
+                mark.text,
+                (mark.at, 1.0 if top else 0.0),
+                (3, -2 if top else 3),
+                xycoords=ax.get_xaxis_transform(),
+                textcoords="offset points",
+                va=mark.end,
+                color=MUTED,
+                size=8,
+            )
     for series in chart.series:
         _draw(ax, series)
     write_labels(

@@ -89,6 +89,7 @@ class Mark:
     text: str = ""
     role: str = "plain"
     dash: bool = True
+    end: Literal["top", "bottom"] = "top"  # of a line at x: where its text stands
 
 
 @dataclass(frozen=True)

@@ -232,19 +232,19 @@ def headline(found: Findings) -> str:
     choice = next(iter(one.values())).reading.choice
     mean = found.averages.get((found.anytime, "one"))
     worst = max(one.values(), key=lambda d: d.seeds.mean)
-    text = f"One {found.anytime} run, read from {choice.weights}, is " + _side(mean, worst)
+    text = f"One {found.anytime} run, read from {choice.weights}, is {_side(mean, worst)}"
     text += (
-        f" a {results.baseline} tuned and trained for each of {_count(len(one))}, and at its worst "
-        f"one, {worst.horizon:g}×, {signed(worst.seeds.mean)}"
+        f" a {results.baseline} tuned and trained for each of {_count(len(one))} "
+        f"(at worst {signed(worst.seeds.mean)}, at {worst.horizon:g}×)"
     )
     ours, theirs = found.spent(found.anytime), found.spent(results.baseline)
     if ours and theirs and ours.one and theirs.one:
-        text += f", for {tokens(ours.one)} tokens instead of {tokens(theirs.one)}"
+        text += f", with {tokens(ours.one)} tokens instead of {tokens(theirs.one)}"
     inside = [f"{t.horizon:g}×" for t in found.transient if t.inside]
     if inside and found.settled:
         text += (
             f"; without {', '.join(inside)}, inside the transient, "
-            f"it is on average {signed(found.settled.mean)}"
+            f"the average is {signed(found.settled.mean)}"
         )
     elif inside:
         text += "; every horizon is inside the transient, so it says little of longer runs"

@@ -149,7 +149,7 @@ def _figure(chart: Drawn) -> str:
 def _table(table: Table) -> str:
     sides = [' class="number"' if table.numbers(i) else "" for i in range(len(table.columns))]
     head = "".join(
-        f'<th scope="col"{side}><button type="button">{escape(name)}</button></th>'
+        f'<th scope="col"{side}><button type="button">{escape(_kept(name))}</button></th>'
         for name, side in zip(table.columns, sides, strict=True)
     )
     rows = "".join(f"<tr>{''.join(_cells(table, row))}</tr>" for row in table.rows)
@@ -161,6 +161,11 @@ def _table(table: Table) -> str:
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
     )
+
+
+def _kept(name: str) -> str:
+    """A name whose minus is not left alone at the end of a line."""
+    return name.replace("− ", "−\u00a0")
 
 
 def _cells(table: Table, row: tuple[Cell, ...]) -> Iterator[str]:

@@ -47,6 +47,7 @@ def facts(found: Findings, command: str) -> Section:
             "seeds": f"tuned with {_list(results.tune_seeds)}, "
             f"reported with {_list(results.report_seeds)}",
             "jobs": f"{done} of {known} done, {tokens(results.trained)} tokens trained",
+            "figures": "also as PNG and PDF, in figures/ beside this file",
             "regenerate": command,
         },
     )
