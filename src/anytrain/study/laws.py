@@ -190,12 +190,17 @@ class Fitted:
         return found
 
 
-def fit(law: Law, runs: Sequence[Measured]) -> Fitted:
-    """The parameters that fit all runs best. UserError where none decays or there is too little."""
+def require() -> None:
+    """Raise the sentence with the pip command where scipy is not installed."""
     try:
         import scipy.optimize  # noqa: F401
     except ImportError as absent:
         raise missing_extra("scipy", "report", "fitting a loss-curve law") from absent
+
+
+def fit(law: Law, runs: Sequence[Measured]) -> Fitted:
+    """The parameters that fit all runs best. UserError where none decays or there is too little."""
+    require()
     known = [Rates(run.rates, run.steps) for run in runs]
     if not any(rates.decays for rates in known):
         raise UserError(f"{law.name}: no run decays; a law of decay needs one that does")
