@@ -3,7 +3,8 @@
 The first RUN is the trunk: it is read at 1, 2, 4, 8 … units, raw and every average. Runs with a
 horizon beside it (cooldowns branched from it, cosine, linear, WSD) count once, where they ended;
 runs without one are read at the same moments. With --out, DIR gets page.html (one file, works
-offline), frontier.png, frontier.svg, table.md and table.csv.
+offline), frontier.png, frontier.svg, table.md and table.csv. With --live, a page on this machine
+that follows runs while they train, until Ctrl-C.
 """
 
 import argparse
@@ -19,10 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="the trunk, then runs beside it")
     parser.add_argument("--out", metavar="DIR", type=Path, help="write the page and the tables")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--live", action="store_true", help="serve a page that follows the runs")
+    parser.add_argument("--port", type=int, help="of the live page; 0 takes any")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table; with --out, write the page."""
+    """Print the table; with --out, write the page; with --live, serve it."""
+    _check(args)
+    if args.live:
+        return live(args.runs, args.port)
     from anytrain.rundir import RunDir
     from anytrain.study.frontier import frontier
 
@@ -38,6 +44,32 @@ def run(args: argparse.Namespace) -> int:
     if written:
         print()
         print("wrote " + ", ".join(str(path) for path in written))
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Say in a sentence which options do not go together."""
+    from anytrain.errors import UserError
+
+    if args.live and args.out is not None:
+        raise UserError(f"--live with --out {args.out}: a page is served or written, not both")
+    if args.live and args.json:
+        raise UserError("--live with --json: a page or numbers, not both")
+    if args.port is not None and not args.live:
+        raise UserError(f"--port {args.port} is of the live page; with --live it is valid")
+
+
+def live(runs: list[str], port: int | None) -> int:
+    """Serve the page of runs in progress until Ctrl-C, which is how it is meant to end."""
+    from anytrain.study.live import Watch
+    from anytrain.study.live_server import server
+
+    with server([Watch(path) for path in dict.fromkeys(runs)], port) as serving:
+        print(f"{serving.url}  (Ctrl-C ends it)", flush=True)
+        try:
+            serving.serve_forever()
+        except KeyboardInterrupt:
+            print()
     return 0
 
 
