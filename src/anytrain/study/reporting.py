@@ -11,11 +11,6 @@ from anytrain.study.results import Results
 from anytrain.study.study_page import write_page
 
 
-def is_study(path: Path) -> bool:
-    """Whether a directory is that of a study."""
-    return (path / Study.DESIGN).is_file()
-
-
 def opened(out: Path) -> Study:
     """The study of a directory, by the design it was last conducted by."""
     return Study(Design(out / Study.DESIGN), out)
@@ -30,5 +25,5 @@ def write(study: Study, out: Path, command: str) -> tuple[Results, list[Path]]:
     if not results.observations:
         raise UserError(f"{study.out} has no run that reached a horizon yet")
     out.mkdir(parents=True, exist_ok=True)
-    written = write_page(results, sections(results, study.out / "runs"), out, command)
+    written = write_page(results, sections(results, study.out), out, command)
     return results, [*tidy.write(results, out), *written]
