@@ -52,7 +52,7 @@ def averages(arm: str) -> dict[str, float]:
 
 def loss(arm: str, rate: float, weights: str, units: float) -> float:
     """Without noise: a bowl in log rate, wider averages better early."""
-    tilt = {"ema6": -0.008, "ema50": 0.004, "ema12": -0.003}.get(weights, 0.0)
+    tilt = {"ema6": -0.014, "ema50": 0.004, "ema12": -0.006}.get(weights, 0.0)
     early = tilt * (2 - np.log2(units)) / 2
     bowl = 0.012 * np.log2(rate / BEST[arm]) ** 2
     return float(base(units) + gap(arm, units) + averages(arm)[weights] + early + bowl)

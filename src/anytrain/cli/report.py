@@ -3,7 +3,8 @@
 The first RUN is the trunk: it is read at 1, 2, 4, 8 … units, raw and every average. Runs with a
 horizon beside it (cooldowns branched from it, cosine, linear, WSD) count once, where they ended;
 runs without one are read at the same moments. With --out, DIR gets page.html (one file, works
-offline), frontier.png, frontier.svg, table.md and table.csv. With --live, a page on this machine
+offline), frontier.png, frontier.svg, table.md and table.csv. A study's directory is reported alone:
+its page, summary.md, table.csv, table.parquet and figures/. With --live, a page on this machine
 that follows runs while they train, until Ctrl-C.
 """
 
@@ -29,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     if args.live:
         return live(args.runs, args.port)
+    if _is_study(args.runs):
+        return study(args)
     from anytrain.rundir import RunDir
     from anytrain.study.frontier import frontier
 
@@ -57,6 +60,46 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--live with --json: a page or numbers, not both")
     if args.port is not None and not args.live:
         raise UserError(f"--port {args.port} is of the live page; with --live it is valid")
+
+
+def _is_study(paths: list[str]) -> bool:
+    """Whether what is to be reported is the directory of a study."""
+    from anytrain.errors import UserError
+    from anytrain.study.gather import Study
+
+    studies = [path for path in paths if (Path(path) / Study.DESIGN).is_file()]
+    if studies and len(paths) > 1:
+        raise UserError(f"{studies[0]} is a study; it is reported alone, not beside other runs")
+    return bool(studies)
+
+
+def study(args: argparse.Namespace) -> int:
+    """Print a study's answers as far as they are; with --out, write its page and tables."""
+    from anytrain.study import reporting
+    from anytrain.study.findings import findings, headline
+
+    path = Path(args.runs[0])
+    found = reporting.opened(path)
+    written: list[Path] = []
+    if args.out is not None:
+        results, written = reporting.write(found, args.out, _command(args))
+    else:
+        results = found.results()
+    if args.json:
+        import json
+
+        from anytrain.study import tidy
+
+        rows = tidy.rows(results)
+        print(json.dumps({"rows": rows, "written": [str(path) for path in written]}, indent=2))
+        return 0
+    said = findings(results)
+    print(headline(said))
+    for verdict in said.verdicts:
+        print(f"{verdict.question} {verdict.word}: {verdict.numbers}")
+    if written:
+        print(f"\nwrote {', '.join(str(path) for path in written if path.parent == args.out)}")
+    return 0
 
 
 def live(runs: list[str], port: int | None) -> int:

@@ -54,10 +54,10 @@ def _head(figure: "Figure", title: list[str], chart: Drawn) -> None:
 
 
 def _lines(figure: "Figure", ax: "Axes", chart: Chart) -> None:
-    edge = [s for s in chart.series if s.label == "edge" and s.x]
-    longest = max((min(len(s.name), 15) for s in edge), default=0)
+    names = chart.names()
+    longest = max((min(len(name.text), 15) for name in names), default=0)
     box = ax.get_position()
-    room = (0.32 + 0.078 * longest if edge else 0.1) / _WIDTH
+    room = (0.32 + 0.078 * longest if names else 0.1) / _WIDTH
     ax.set_position((box.x0, box.y0, 1 - box.x0 - room, box.height))
     _ticks(ax, chart.x, "x")
     ax.set_xlim(*chart.x_range())
@@ -73,24 +73,31 @@ def _lines(figure: "Figure", ax: "Axes", chart: Chart) -> None:
         line = ax.axvline if mark.along == "x" else ax.axhline
         line(mark.at, color=COLOURS[mark.role], lw=0.9, ls=":" if mark.dash else "-", zorder=1.5)
         if mark.text and mark.along == "x":
-            top = (mark.at, 1.0)
-            at: Any = ax.get_xaxis_transform()
-            ax.annotate(mark.text, top, (3, -2), at, "offset points", va="top", color=MUTED, size=8)
+            top = mark.end == "top"
+            ax.annotate(
+                mark.text,
+                (mark.at, 1.0 if top else 0.0),
+                (3, -2 if top else 3),
+                xycoords=ax.get_xaxis_transform(),
+                textcoords="offset points",
+                va=mark.end,
+                color=MUTED,
+                size=8,
+            )
     for series in chart.series:
         _draw(ax, series)
     write_labels(
         figure,
         ax,
-        [
-            Label(s.name, s.x[-1], s.y[-1], COLOURS[s.role], "bold" if s.width > 2 else "normal")
-            for s in edge
-        ],
+        [Label(n.text, n.x, n.y, COLOURS[n.role], "bold" if n.bold else "normal") for n in names],
     )
 
 
 def _draw(ax: "Axes", s: Series) -> None:
     color, style = COLOURS[s.role], ((0, (4, 2)) if s.dash else "-")
     marker: Any = {"marker": _MARKERS[s.shape], "ms": 5.0, "mew": 0}
+    if s.hollow:
+        marker |= {"mfc": "none", "mew": 1.2, "ms": 6.0}
     ends = zip(s.y, s.low, s.high, strict=True) if s.low else []
     known = [(y, y if a is None else a, y if b is None else b) for y, a, b in ends]
     if known and s.band:

@@ -12,7 +12,7 @@ from anytrain.study.charts import COLOURS, Axis, BarChart, Chart, Drawn, Mark, S
 from anytrain.study.words import signed, tokens
 
 HEIGHT = 380  # pixels
-_TOP, _BOTTOM, _LEFT = 10, 62, 58
+_TOP, _BOTTOM, _LEFT = 10, 62, 50
 _GAP = 16  # pixels between two names
 _LETTER = 7.2  # pixels of a letter, about
 _FONT = 'system-ui,-apple-system,"Segoe UI",Roboto,sans-serif'
@@ -34,13 +34,16 @@ def figure(chart: Drawn) -> Json:
 
 def _lines(chart: Chart) -> Json:
     data = [trace for series in chart.series for trace in _traces(series, chart)]
-    edge = [s for s in chart.series if s.label == "edge" and s.x]
-    longest = max((len(s.name) for s in edge), default=0)
-    layout = _layout(HEIGHT, right=18 + (10 + longest * _LETTER if edge else 0))
-    layout["xaxis"] |= _axis(chart.x, chart.x_range()) | {"showgrid": False, "showline": True}
+    longest = max((len(name.text) for name in chart.names()), default=0)
+    layout = _layout(HEIGHT, right=22 + longest * _LETTER)
+    layout["xaxis"] |= _axis(chart.x, chart.x_range()) | {
+        "showgrid": False,
+        "showline": True,
+        "title": {"text": chart.x.title, "font": {"color": MUTED, "size": 12}, "standoff": 10},
+    }
     layout["yaxis"] |= _axis(chart.y, chart.y_range())
     layout["shapes"] = [_shape(mark) for mark in chart.marks]
-    layout["annotations"] = [*_edge_names(chart, edge), *_end_names(chart), *_mark_names(chart)]
+    layout["annotations"] = [*_edge_names(chart), *_end_names(chart), *_mark_names(chart)]
     return {"data": data, "layout": layout}
 
 
@@ -53,7 +56,8 @@ def _traces(series: Series, chart: Chart) -> list[Json]:
         "y": list(series.y),
         "mode": "+".join(["lines"] * series.line + ["markers"] * bool(series.shape)) or "markers",
         "line": {"color": color, "width": series.width, "dash": "dash" if series.dash else "solid"},
-        "marker": {"color": color, "size": 8, "symbol": _SYMBOLS.get(series.shape, "circle")},
+        "marker": {"color": color, "size": 9 if series.hollow else 8, "symbol": _symbol(series)},
+        "showlegend": series.label == "edge",
         "text": list(series.hover) or [_hover(series, i, chart) for i in range(len(series.x))],
         "hovertemplate": "%{text}<extra></extra>",
     }
@@ -88,6 +92,10 @@ def _traces(series: Series, chart: Chart) -> list[Json]:
         "showlegend": False,
     }
     return [area, trace]
+
+
+def _symbol(series: Series) -> str:
+    return _SYMBOLS.get(series.shape, "circle") + ("-open" if series.hollow else "")
 
 
 def _hover(series: Series, i: int, chart: Chart) -> str:
@@ -138,7 +146,8 @@ def _bars(chart: BarChart) -> Json:
     }
     layout |= {
         "barmode": "group",
-        "bargap": 0.28,
+        "bargap": 0.3,
+        "bargroupgap": 0.12,
         "showlegend": groups,
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left"},
     }
@@ -154,7 +163,6 @@ def _layout(height: int, right: float) -> Json:
         "linecolor": MUTED,
         "zeroline": False,
         "tickfont": {"color": INK},
-        "title": {"font": {"color": MUTED, "size": 12}},
     }
     return {
         "height": height,
@@ -165,8 +173,8 @@ def _layout(height: int, right: float) -> Json:
         "showlegend": False,
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
-        "xaxis": {**axis, "title": dict(axis["title"])},
-        "yaxis": {**axis, "title": dict(axis["title"])},
+        "xaxis": dict(axis),
+        "yaxis": dict(axis),
     }
 
 
@@ -175,7 +183,6 @@ def _axis(axis: Axis, ends: tuple[float, float]) -> Json:
     out: Json = {
         "type": "log" if axis.log else "linear",
         "range": [low, high],
-        "title": {"text": axis.title, "font": {"color": MUTED, "size": 12}, "standoff": 10},
         "tickformat": "+.3~f" if axis.signed else "",
         "nticks": 7,
     }
@@ -189,7 +196,7 @@ def _shape(mark: Mark) -> Json:
     across, along = ("y", "x") if mark.along == "x" else ("x", "y")
     return {
         "type": "line",
-        "layer": "below",
+        "layer": "between",
         f"{along}ref": along,
         f"{across}ref": "paper",
         f"{along}0": mark.at,
@@ -204,12 +211,12 @@ def _shape(mark: Mark) -> Json:
     }
 
 
-def _edge_names(chart: Chart, series: list[Series]) -> list[Json]:
+def _edge_names(chart: Chart) -> list[Json]:
     """Names right of the plot at the heights of the lines' ends, pushed apart."""
     inner = HEIGHT - _TOP - _BOTTOM
     ends, log = chart.y_range(), chart.y.log
-    series = sorted(series, key=lambda s: s.y[-1])
-    heights = [inner * position(s.y[-1], ends, log) for s in series]
+    names = sorted(chart.names(), key=lambda name: name.y)
+    heights = [inner * position(name.y, ends, log) for name in names]
     moved = spread([min(max(h, 0.0), inner) for h in heights], _GAP)
     return [
         {
@@ -219,14 +226,14 @@ def _edge_names(chart: Chart, series: list[Series]) -> list[Json]:
             "xanchor": "left",
             "xshift": 6,
             "yref": "y",
-            "y": log10(s.y[-1]) if log else s.y[-1],
+            "y": log10(name.y) if log else name.y,
             "yanchor": "middle",
             "yshift": round(new - height),
-            "text": f"<b>{s.name}</b>" if s.width > 2 else s.name,
-            "font": {"color": COLOURS[s.role]},
+            "text": f"<b>{name.text}</b>" if name.bold else name.text,
+            "font": {"color": COLOURS[name.role]},
             "showarrow": False,
         }
-        for s, height, new in zip(series, heights, moved, strict=True)
+        for name, height, new in zip(names, heights, moved, strict=True)
     ]
 
 
@@ -256,8 +263,8 @@ def _mark_names(chart: Chart) -> list[Json]:
             "xref": "x",
             "x": log10(mark.at) if chart.x.log else mark.at,
             "yref": "paper",
-            "y": 1,
-            "yanchor": "top",
+            "y": 1 if mark.end == "top" else 0,
+            "yanchor": mark.end,
             "xanchor": "left",
             "xshift": 3,
             "text": mark.text,

@@ -55,6 +55,7 @@ class Series:
     band: bool = False  # low to high as an area; else as bars
     dash: bool = False
     shape: Shape = ""
+    hollow: bool = False  # lets a mark below it be seen
     width: float = 1.6  # points
     label: Literal["edge", "end", "start", ""] = "edge"  # where the name stands
     hover: tuple[str, ...] = ()  # of each point; empty: made of x and y
@@ -88,6 +89,18 @@ class Mark:
     text: str = ""
     role: str = "plain"
     dash: bool = True
+    end: Literal["top", "bottom"] = "top"  # of a line at x: where its text stands
+
+
+@dataclass(frozen=True)
+class Name:
+    """What stands right of the plot, at a height."""
+
+    text: str
+    x: float
+    y: float
+    role: str
+    bold: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,17 @@ class Chart:
     series: tuple[Series, ...]
     marks: tuple[Mark, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def names(self) -> list[Name]:
+        """Names at the right edge: of series at their last points, and of lines across."""
+        of_series = [
+            Name(s.name, s.x[-1], s.y[-1], s.role, s.width > 2)
+            for s in self.series
+            if s.label == "edge" and s.x
+        ]
+        right = self.x_range()[1]
+        across = [m for m in self.marks if m.along == "y" and m.text]
+        return [*of_series, *(Name(m.text, right, m.at, m.role) for m in across)]
 
     def x_range(self) -> tuple[float, float]:
         """Ends of the x axis, with room at both."""

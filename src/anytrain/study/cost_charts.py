@@ -25,18 +25,22 @@ def cost_charts(found: Findings) -> tuple[BarChart, ...]:
     if ours and theirs and ours.one and theirs.one:
         share = 1 - ours.one / theirs.one
         once = (
-            f"One {ours.arm} run serves all horizons with {share:.0%} fewer tokens than "
+            f"One {ours.arm} run serves all horizons with {_fewer(share)} tokens than "
             f"a {theirs.arm} for each"
         )
     if ours and theirs and ours.tuning and theirs.tuning:
         share = 1 - (ours.tuning + ours.reporting) / (theirs.tuning + theirs.reporting)
-        study = f"With tuning and reruns, {ours.arm} took {share:.0%} fewer than {theirs.arm}"
+        study = f"With tuning and reruns, {ours.arm} took {_fewer(share)} than {theirs.arm}"
     parts = cast(found.results, found.anytime)
     roles = tuple(parts[s.arm].role for s in spent)
     return (
         _chart("cost", once, spent, _KINDS[:1], roles),
         _chart("spent", study, spent, _KINDS[1:]),
     )
+
+
+def _fewer(share: float) -> str:
+    return f"{abs(share):.0%} {'fewer' if share >= 0 else 'more'}"
 
 
 def _chart(

@@ -1,5 +1,7 @@
 """Differences to the baseline at every horizon, of the study and of the paper; and the regret."""
 
+from math import sqrt
+
 from anytrain.study.cast import Part, beside, cast, horizon_axis, units
 from anytrain.study.charts import Axis, Bar, BarChart, Chart, Mark, Series, Shape
 from anytrain.study.findings import Findings
@@ -41,7 +43,12 @@ def _ours(found: Findings) -> Chart | None:
                 hover=tuple(_hover(d, results.unit) for d in differences),
             )
         )
-    marks = [Mark(0.0, "y", role="baseline", dash=False)]
+    marks = [Mark(0.0, "y", results.baseline, "baseline", dash=False)]
+    inside = [t.horizon for t in found.transient if t.inside]
+    after = [h for h in results.horizons if inside and h > max(inside)]
+    if after:
+        at = results.unit * sqrt(max(inside) * after[0])
+        marks.append(Mark(at, "x", "past the transient →", end="bottom"))
     return Chart(
         "differences",
         _title(found),
@@ -60,7 +67,11 @@ def _title(found: Findings) -> str:
         return f"Differences to a {base} tuned for each horizon"
     ahead = sum(d.seeds.mean < 0 for d in one.values())
     sure = sum(d.seeds.mean < 0 and d.seeds.sure for d in one.values())
-    surely = f", surely at {sure}" if any(d.seeds.low is not None for d in one.values()) else ""
+    surely = (
+        f", beyond the noise at {sure}"
+        if any(d.seeds.low is not None for d in one.values())
+        else ""
+    )
     return f"{found.anytime} is ahead of a tuned {base} at {ahead} of {len(one)} horizons{surely}"
 
 
@@ -133,7 +144,7 @@ def _papers(found: Findings) -> tuple[Chart, ...]:
                     signed=True,
                 ),
                 tuple(series),
-                (Mark(0.0, "y", role="baseline", dash=False),),
+                (Mark(0.0, "y", BASELINE, "baseline", dash=False),),
                 (f"arXiv:{mine[0].source}, figure 2; one seed, no intervals.",),
             )
         )

@@ -26,7 +26,7 @@ def key_figures(found: Findings) -> tuple[KeyFigure, ...]:
     out = []
     for name, mean in (
         (f"Mean − tuned {results.baseline}", found.averages.get((arm, "one"))),
-        ("… outside the transient", found.settled),
+        ("Mean outside the transient", found.settled),
     ):
         if mean is not None:
             note = (
@@ -42,7 +42,9 @@ def key_figures(found: Findings) -> tuple[KeyFigure, ...]:
     ours, theirs = found.spent(arm), found.spent(results.baseline)
     if ours and theirs and ours.one and theirs.one:
         note = f"{tokens(ours.one)} instead of {tokens(theirs.one)} for every horizon"
-        out.append(KeyFigure("Fewer tokens", f"{1 - ours.one / theirs.one:.0%}", note))
+        share = 1 - ours.one / theirs.one
+        name = "Fewer tokens" if share >= 0 else "More tokens"
+        out.append(KeyFigure(name, f"{abs(share):.0%}", note))
     for regret in found.regrets:
         if (regret.arm, regret.variant) == (arm, variants(results, arm)[0]):
             note = f"nats/token behind the best arm, {regret.best}, at {units(regret.horizon)}"

@@ -108,6 +108,7 @@ def _tuned(found: Findings, arm: str, line: bool) -> Series | None:
         line=line,
         dash=True,
         shape=part.shape,
+        hollow=not line,
         width=1.3,
     )
 
@@ -132,7 +133,7 @@ def _on_the_way(found: Findings) -> Chart | None:
         tuple(line.y[-1] for line in lines),
         role="baseline",
         line=False,
-        shape="square",
+        shape=cast(results, found.anytime)[base].shape,
     )
     first = _BEFORE * results.horizons[0] * results.unit
     longest = lines[-1]
@@ -153,6 +154,6 @@ def _on_the_way(found: Findings) -> Chart | None:
         (*lines, ends, curve),
         notes=(
             f"Thin lines: the {base} runs tuned for each horizon, evaluated all the way, mean "
-            f"over seeds; squares: where they end. After arXiv:2602.03702, figure 1.",
+            f"over seeds; marks: where they end. After arXiv:2602.03702, figure 1.",
         ),
     )

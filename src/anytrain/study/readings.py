@@ -60,6 +60,21 @@ def variants(results: Results, arm: str) -> tuple[Variant, ...]:
     return ("one", "each") if results.arms[arm].kind == "free" else ("each",)
 
 
+def same(results: Results, arm: str, horizon: float) -> bool:
+    """Whether a free arm's choice for a horizon is its choice for all."""
+    one, each = results.choice(arm), results.choice(arm, horizon)
+    if one is None or each is None:
+        return False
+    return (one.setting, one.weights) == (each.setting, each.weights)
+
+
+def told(results: Results, arm: str) -> tuple[Variant, ...]:
+    """`variants`, without "each" where it is "one" at every horizon."""
+    if all(same(results, arm, h) for h in results.horizons):
+        return ("one",)
+    return variants(results, arm)
+
+
 def reading(
     results: Results, arm: str, horizon: float, variant: Variant | None = None
 ) -> Reading | None:

@@ -10,13 +10,15 @@ const config = {
 
 // Where it is narrow, a legend below takes the place of the names at the lines.
 function fitted(layout, width) {
+  if (width >= 440) return layout;
+  if (layout.barmode) layout.xaxis.range[1] *= 1.2; // the numbers at the ends
   const names = layout.annotations?.filter((note) => note.name === "label") ?? [];
-  if (width >= 440 || !names.length) return layout;
+  if (!names.length) return layout;
   const rows = Math.ceil(names.length / 2);
   layout.annotations = layout.annotations.filter((note) => note.name !== "label");
   layout.showlegend = true;
   layout.legend = { orientation: "h", x: 0, xanchor: "left", y: -0.26, yanchor: "top" };
-  layout.margin.r = 12;
+  layout.margin.r = 24;
   layout.margin.b += 22 * rows;
   layout.height += 22 * rows;
   return layout;

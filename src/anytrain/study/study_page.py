@@ -19,7 +19,7 @@ from anytrain.study.sections import Cell, Section, Table
 from anytrain.study.study_sections import facts, own_sections
 from anytrain.study.summary import summary
 
-_LONG = 60  # letters of a cell that may be broken
+_LONG = 34  # letters of a cell that may be broken
 
 
 def write_page(
@@ -149,16 +149,23 @@ def _figure(chart: Drawn) -> str:
 def _table(table: Table) -> str:
     sides = [' class="number"' if table.numbers(i) else "" for i in range(len(table.columns))]
     head = "".join(
-        f'<th scope="col"{side}><button type="button">{escape(name)}</button></th>'
+        f'<th scope="col"{side}><button type="button">{escape(_kept(name))}</button></th>'
         for name, side in zip(table.columns, sides, strict=True)
     )
     rows = "".join(f"<tr>{''.join(_cells(table, row))}</tr>" for row in table.rows)
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    name = f"table-{anchor(table.caption)}"
     return (
-        f'<div class="scroll" tabindex="0"><table><caption>{escape(table.caption)}</caption>'
+        f'<p class="caption" id="{name}">{escape(table.caption)}</p>'
+        f'<div class="scroll" tabindex="0"><table aria-labelledby="{name}">'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
     )
+
+
+def _kept(name: str) -> str:
+    """A name whose minus is not left alone at the end of a line."""
+    return name.replace("− ", "−\u00a0")
 
 
 def _cells(table: Table, row: tuple[Cell, ...]) -> Iterator[str]:

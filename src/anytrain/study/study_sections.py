@@ -47,6 +47,7 @@ def facts(found: Findings, command: str) -> Section:
             "seeds": f"tuned with {_list(results.tune_seeds)}, "
             f"reported with {_list(results.report_seeds)}",
             "jobs": f"{done} of {known} done, {tokens(results.trained)} tokens trained",
+            "figures": "also as PNG and PDF, in figures/ beside this file",
             "regenerate": command,
         },
     )
@@ -85,7 +86,8 @@ def _transient(found: Findings) -> Section:
     inside = [t for t in found.transient if t.inside]
     base = found.results.baseline
     said = (
-        f"{len(inside)} of {len(found.transient)} horizons are inside the transient: "
+        f"Of {len(found.transient)} horizons, {len(inside)} "
+        f"{'is' if len(inside) == 1 else 'are'} inside the transient: "
         f"{', '.join(f'{t.horizon:g}×' for t in inside)}. What arms gain on {base} there is not "
         "evidence for longer runs."
         if inside

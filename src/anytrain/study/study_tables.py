@@ -3,7 +3,7 @@
 from anytrain.study.cast import units
 from anytrain.study.findings import FAIR, Findings
 from anytrain.study.paired import Interval
-from anytrain.study.readings import Difference, Variant, reading, variants
+from anytrain.study.readings import Difference, Variant, reading, told
 from anytrain.study.sections import Cell, Table, gap, number
 from anytrain.study.winners import Winners
 from anytrain.study.words import signed, tokens
@@ -17,7 +17,8 @@ def difference_table(found: Findings) -> Table:
     inside = {t.horizon for t in found.transient if t.inside}
     rows = [
         _difference(d, variant, d.horizon in inside)
-        for (_, variant), by_horizon in found.differences.items()
+        for (arm, variant), by_horizon in found.differences.items()
+        if variant in told(found.results, arm)
         for d in by_horizon.values()
     ]
     return Table(
@@ -66,7 +67,7 @@ def loss_table(found: Findings) -> Table:
     table = {
         (arm, variant): [reading(results, arm, h, variant) for h in results.horizons]
         for arm in results.arms
-        for variant in variants(results, arm)
+        for variant in told(results, arm)
     }
     least = [
         min((row[i].loss for row in table.values() if row[i]), default=None)  # type: ignore[union-attr]
@@ -87,7 +88,10 @@ def loss_table(found: Findings) -> Table:
         ("arm", "chosen", *heads, f"mean − {results.baseline}", "95% over seeds"),
         tuple(rows),
         "Validation loss of the chosen models, nats/token, mean over the report seeds",
-        ("In colour: the lowest of each horizon.",),
+        (
+            "In colour: the lowest of each horizon. Arms without a horizon also have the choice "
+            "per horizon where it is another one.",
+        ),
     )
 
 
@@ -103,6 +107,7 @@ def regret_table(found: Findings) -> Table:
             Cell(r.best),
         )
         for r in found.regrets
+        if r.variant in told(found.results, r.arm)
     )
     return Table(
         ("arm", "chosen", "regret, nats/token", "regret, ratio", "worst at", "best arm there"),

@@ -72,9 +72,11 @@ def _averages(found: Findings, w: Winners) -> Chart:
     chosen = w.choice.weights
     names = list(dict.fromkeys(name for row in w.above.values() for name in row))
     others = ["other1", "other2", "other3", "ink", "average"]
-    series = []
+    series, highest = [], _cut(w)
     for name in names:
         points = [(h, row[name]) for h, row in w.above.items() if name in row]
+        if min(y for _, y in points) > highest:
+            continue
         role = "best" if name == chosen else "plain" if name == "raw" else others.pop(0)
         others = others or ["average"]
         series.append(
@@ -88,7 +90,11 @@ def _averages(found: Findings, w: Winners) -> Chart:
                 dash=name == "raw",
             )
         )
-    highest = _cut(w)
+    out = [
+        f"{name}, {min(row[name] for row in w.above.values() if name in row):.3f} or more above"
+        for name in names
+        if name not in {s.name for s in series}
+    ]
     best = list(dict.fromkeys(w.best.values()))
     said = f"{best[0]} wins at every horizon" if len(best) == 1 else f"{', then '.join(best)} win"
     return Chart(
@@ -103,7 +109,7 @@ def _averages(found: Findings, w: Winners) -> Chart:
         notes=(
             f"Mean over the report seeds, at the one setting ({w.choice.setting}); "
             f"in full strength: {chosen}, the one average for all horizons."
-            + (" Lines that leave at the top are cut off." if highest < w.highest else ""),
+            + (f" Not drawn: {'; '.join(out)}." if out else ""),
         ),
     )
 

@@ -1,0 +1,60 @@
+"""Compare schedules fairly: every arm tuned on the same grid, reported on other seeds.
+
+  anytrain study STUDY.toml --out DIR --dry-run      what would be trained, with tokens and hours
+  anytrain study STUDY.toml --out DIR                train it; stop it and start it again at will
+  anytrain report DIR --out REPORT                   the table and the page, of what is there
+
+Runs without a horizon are trained once a setting and read at every horizon; runs with one are
+trained again for each; branches share their trunk. Nothing is trained twice: arms, horizons, seeds
+and grid values that are added to the file later find the runs that are there.
+"""
+
+import argparse
+from pathlib import Path
+
+from anytrain.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The file, where its runs go, and what trains them."""
+    parser.add_argument("study", metavar="STUDY.toml", type=Path, help="the study file")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="runs and results")
+    parser.add_argument("--executor", default="local", metavar="KIND[:KEY=VALUE,…]",
+                        help="local (slots=2), ray (address=…), slurm (partition=…)")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="print what would be trained")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train what is missing; write the results as far as they are, however it ends."""
+    from anytrain.study.design import Design
+    from anytrain.study.gather import Study
+
+    study = Study(Design(args.study), args.out)
+    if args.dry_run:
+        from anytrain.study.outlook import outlook
+
+        print("\n".join(outlook(study)))
+        return 0
+    from anytrain.study.conduct import conduct
+    from anytrain.study.executors import executor
+    from anytrain.study.outlook import before
+
+    for line in before(study):
+        print(line)
+    try:
+        conduct(study, executor(args.executor), lambda line: print(line, flush=True))
+    finally:
+        _report(args.out)
+    return 0
+
+
+def _report(out: Path) -> None:
+    """The page and the tables, where anything was measured; no reason to fail for."""
+    from anytrain.study import reporting
+
+    try:
+        _, written = reporting.write(reporting.opened(out), out, f"anytrain report {out}")
+    except UserError as error:
+        print(f"no page: {error}")
+        return
+    print(f"wrote {written[0].parent}/page.html, summary.md, table.csv, table.parquet, figures/")
