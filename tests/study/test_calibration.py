@@ -150,8 +150,25 @@ def test_the_law_that_made_the_losses_wins(results: Results, out: Path) -> None:
     table = errors(found)
     for arm in ("wsd", "cosine", "linear"):
         assert table["annealing", arm][1] < 0.25 * table[NO_DROP, arm][1]
-    assert table["annealing", "wsd"][1] < 2e-3
+    assert table["annealing", "wsd"][1] < 4e-3
     assert table[SAME_DROP, "wsd"][0] == 6
+
+
+def test_two_branches_are_fitted_where_only_their_ends_are_known(
+    results: Results, out: Path
+) -> None:
+    def end(curve: Curve) -> Curve:
+        losses = {n: v[-1:] for n, v in curve.losses.items()}
+        return replace(curve, tokens=curve.tokens[-1:], losses=losses)
+
+    curves = tuple(c if c.horizon is None else end(c) for c in results.curves)
+    found = scores(replace(results, curves=curves), out)
+    assert {s.horizon for s in found if s.arm == "wsd"} == {4.0, 8.0}
+    table = errors(found)
+    for arm in ("wsd", "cosine", "linear"):
+        assert table["annealing", arm][1] < 0.25 * table[NO_DROP, arm][1]
+    branches = tuple(c for c in curves if c.arm in ("constant", "wsd") and (c.horizon or 0) <= 2)
+    assert scores(replace(results, curves=branches), out) == ()  # nothing is left to predict
 
 
 def test_without_recipes_there_are_no_scores(results: Results, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ class Annealing:
     parameters: tuple[str, ...] = ("log10 memory",)  # memory = 1/(1 − λ), steps
     bounds: tuple[tuple[float, float], ...] = ((0.3, 5.0),)
     grid: tuple[tuple[float, ...], ...] = ((0.7, 1.2, 1.7, 2.2, 2.7, 3.2),)
-    prior: tuple[tuple[float, float], ...] = ((2.0, 10.0),)  # flat
+    prior: tuple[tuple[float, float], ...] = ((2.5, 1.0),)  # λ of 0.99 to 0.999
 
     def drop(self, values: Sequence[float], rates: Rates) -> Floats:
         """S₂ by its recursion: m_i = λ·m_{i−1} + (η_{i−1} − η_i), S₂ = Σ m_i."""

@@ -13,7 +13,7 @@ from anytrain.study.tail import Point
 from anytrain.study.words import tokens
 
 _BACK = 32.0  # the loss is shown from so many times fewer tokens on: five doublings
-_BINS = 80  # means along the axis, of training loss and throughput
+_BINS = 60  # means along the axis, of training loss and throughput
 
 
 def charts(name: str, read: Reading) -> tuple[Chart, ...]:

@@ -90,7 +90,7 @@ def _now(watch: Watch, read: Reading | None, problem: str | None) -> str:
 
 def _position(read: Reading) -> str:
     now = read.now
-    parts = [read.recipe] if read.recipe else []
+    parts = [read.recipe] if read.recipe not in ("", read.path.resolve().name) else []
     parts += [f"step {now.step:,}", f"{tokens(now.tokens)} tokens"]
     if now.seconds is not None:
         parts.append(f"{span(now.seconds)} trained")
