@@ -113,6 +113,18 @@ def test_between_evaluations_the_gain_is_interpolated() -> None:
     assert h.measured == pytest.approx(whole.measured, abs=0.02)
 
 
+def test_the_step_that_reaches_half_the_tokens_counts() -> None:
+    """1000 tokens past half of the end: still the last doubling, not the one before."""
+    made = study()
+    curve = made.curves[0]
+    half = curve.tokens[-1] // 2
+    tokens = tuple(d + 1000 if abs(d - half) < 2 else d for d in curve.tokens)
+    (h,) = calibration(replace(made, curves=(replace(curve, tokens=tokens),))).hindsights
+    (exact,) = calibration(replace(made, curves=(curve,))).hindsights
+    assert h.tokens == 2 * (half + 1000)
+    assert h.measured == pytest.approx(exact.measured, abs=1e-3)
+
+
 def test_a_short_run_is_too_early() -> None:
     made = study()
     curve = made.curves[0]
