@@ -15,8 +15,8 @@ The grand mean has Var(d̄) = σ_a²/S + σ_b²/N + σ_e²/(SN). The mean square
     E = Σ_ij (d_ij − d̄_i· − d̄_·j + d̄)²/((S − 1)(N − 1))    E[E] = σ_e²
 
 give the unbiased (A + B − E)/(SN). A component estimated below zero is zero: A and B are held to
-at least E. The sum of mean squares is taken as a χ² whose degrees of freedom match its variance,
-2·Var² / Σ var of the terms (Satterthwaite 1946):
+at least E. The sum of mean squares is taken as a multiple of χ² with the degrees of freedom that
+match its variance, a mean square M on k degrees having 2·E[M]²/k (Satterthwaite 1946):
 
     ν = (A + B − E)² / (A²/(S − 1) + B²/(N − 1) + E²/((S − 1)(N − 1))),   at least min(S, N) − 1.
 """

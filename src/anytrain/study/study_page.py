@@ -31,6 +31,8 @@ def write_page(
     """
     figures.require()
     plotly = _plotly()
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; a directory, there or not, is valid")
     found = findings(results)
     parts = (*own_sections(found), *sections)
     written: dict[Path, str | bytes] = {}
@@ -139,7 +141,7 @@ def _figure(chart: Drawn) -> str:
     measured = chart.x.title if isinstance(chart, BarChart) else chart.y.title
     notes = "".join(f"<p>{escape(note)}</p>" for note in chart.notes)
     return (
-        f'<figure id="{chart.name}"><h3>{escape(chart.title)}</h3>'
+        f'<figure id="figure-{chart.name}"><h3>{escape(chart.title)}</h3>'
         f'<p class="unit">{escape(measured)}</p>'
         f'<div class="plot" id="plot-{chart.name}" role="img" aria-label="{escape(chart.title)}">'
         f"</div><figcaption>{notes}</figcaption></figure>"
