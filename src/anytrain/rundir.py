@@ -6,6 +6,7 @@
     RUN/events.jsonl                starts, stops, changed settings, recoveries
     RUN/checkpoints/step-000002000/ manifest.json, state.json, *.safetensors
     RUN/snapshots/step-000001585/   manifest.json, track-SIGMA.safetensors; where the recipe asks
+    RUN/losses/                     of every held-out sequence; where the recipe asks
     RUN/lock                        held by the one process that trains
 
 No torch: a status or a table is printed without waiting for it.

@@ -17,8 +17,9 @@ from anytrain.merging.rebuild import history
 from anytrain.rules import AnytimeEma, PowerEma
 from anytrain.rundir import RunDir
 from anytrain.selection.combine import _moved, combine, mixture, of_checkpoint
-from anytrain.selection.scoring import Scorer, mean
+from anytrain.selection.scoring import Scorer
 from anytrain.selection.widths import best_of, search, tensors_of
+from anytrain.training.evaluate import Loss
 from anytrain.weights import open_weights
 from tiny import cli, write_recipe
 
@@ -172,7 +173,7 @@ def test_the_width_is_found_and_drawn(run: Path, tmp_path: Path, scorer: Scorer)
     assert len(rows) > 8  # the search went on around the best of the grid
     assert rows == sorted(rows, key=lambda row: row["sigma_rel"])
     merged = load_file(tmp_path / "m" / "model.safetensors")
-    report = mean(scorer.losses(merged, "report"))
+    report = Loss.of(scorer.losses(merged, "report"))
     assert report.mean == pytest.approx(best["report"], abs=1e-5)
 
 
@@ -181,7 +182,7 @@ def test_every_width_is_the_loss_of_what_it_names(run: Path, scorer: Scorer) -> 
         widths = search(past, scorer, most=0.05)
         one = widths[2]
         tensors = tensors_of(past.rebuild(PowerEma(one.sigma_rel)))
-    assert mean(scorer.losses(tensors, "selection")).mean == pytest.approx(one.selection.mean)
+    assert Loss.of(scorer.losses(tensors, "selection")).mean == pytest.approx(one.selection.mean)
     assert best_of(widths).selection.mean == min(w.selection.mean for w in widths)
 
 

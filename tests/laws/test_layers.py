@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "rundir",
         "versions",
         "evaluations",
+        "losses",
         "layout",
         "headers",
         "pickles",

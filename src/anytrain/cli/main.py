@@ -4,7 +4,7 @@ import argparse
 import errno
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NoReturn
 
@@ -19,7 +19,7 @@ _LONGEST = 2000  # characters of a sentence
 GROUPS: dict[str, tuple[str, ...]] = {
     "Train": ("prepare", "plan", "train", "status", "fork", "doctor"),
     "Release": ("release", "merge", "generate"),
-    "Compare": ("report",),
+    "Compare": ("study", "report"),
     "Theory": ("theory",),
 }
 
@@ -33,6 +33,7 @@ SUMMARIES: dict[str, str] = {
     "release": "write any weights of a run as a Hugging Face directory",
     "merge": "stream checkpoints into one: any rule, after the fact",
     "generate": "continue a prompt with any weights of a run",
+    "study": "schedules compared fairly: tuned, with seeds, at every horizon",
     "report": "validation loss of runs side by side: a table, a page, a picture",
     "theory": "linear regression, exactly: rates, sweep, advise",
 }
@@ -97,7 +98,7 @@ def resolve(argv: Sequence[str]) -> tuple[str, ModuleType, list[str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. 0: done; 2: the input is wrong, in one sentence; 130: interrupted."""
+    """Run one verb; see `guarded` for its exit codes."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
@@ -107,11 +108,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"anytrain {__version__}")
         return 0
+    return guarded(lambda: _run(argv))
+
+
+def _run(argv: list[str]) -> int:
+    verb, module, rest = resolve(argv)
+    args = parser(verb, module).parse_intermixed_args(rest)
+    args.words = argv  # for a verb that starts itself again
+    return int(module.run(args))
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """0: done; 2: the input is wrong, in one sentence; 130: interrupted; else what it returns."""
     try:
-        verb, module, rest = resolve(argv)
-        args = parser(verb, module).parse_intermixed_args(rest)
-        args.words = argv  # for a verb that starts itself again
-        return int(module.run(args))
+        return action()
     except UserError as error:
         print(f"anytrain: {_line(str(error))}", file=sys.stderr)
         return 2

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from anytrain.rundir import Checkpoint, RunDir
-from anytrain.selection.scoring import Scorer, mean
+from anytrain.selection.scoring import Scorer
 from anytrain.training.evaluate import Loss
 from anytrain.weights import open_weights
 
@@ -52,7 +52,7 @@ def combine(
     shares = _descend(scorer, candidates, best)
     mixed = scorer.losses(mixture(candidates, shares), "report")
     alone = scorer.losses(candidates[best], "report")
-    return Combination(shares, mean(mixed), best, mean(alone), mean(alone - mixed))
+    return Combination(shares, Loss.of(mixed), best, Loss.of(alone), Loss.of(alone - mixed))
 
 
 def of_checkpoint(run: RunDir, checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:

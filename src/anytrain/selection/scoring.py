@@ -6,20 +6,20 @@ Choosing on sequences and reporting on the same ones flatters what was chosen: `
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from anytrain.averaging import canonical_tensors
 from anytrain.data.stream import Pin
-from anytrain.errors import UserError
 from anytrain.rundir import RunDir
 from anytrain.training import recipes, start
-from anytrain.training.evaluate import Loss, sequence_losses
+from anytrain.training.config import Split
+from anytrain.training.evaluate import half, sequence_losses
 from anytrain.training.pretrain import build
 
-Split = Literal["all", "selection", "report"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 class Scorer:
@@ -32,13 +32,7 @@ class Scorer:
         data = start.open_data(bare, [Pin.from_json(pin) for pin in rundir.identity["data"]])
         self.run = build(bare, data)
         held_out = torch.from_numpy(data.validation(int(recipe.evaluate.tokens.amount)))
-        if len(held_out) < 4:
-            raise UserError(
-                f"{rundir.path} has {len(held_out)} held-out sequences; 4 or more can be split"
-            )
-        self.splits: dict[str, Tensor] = {
-            "all": held_out, "selection": held_out[0::2], "report": held_out[1::2]
-        }  # fmt: skip
+        self.splits: dict[str, Tensor] = {split: half(held_out, split) for split in SPLITS}
         self.live = canonical_tensors(self.run.model)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -67,8 +61,3 @@ class Scorer:
             total += float(loss.detach())
         gradient = {n: p.grad for n, p in self.live.items() if p.grad is not None}
         return total, gradient
-
-
-def mean(losses: Tensor) -> Loss:
-    """Mean and standard error over sequences."""
-    return Loss(float(losses.mean()), float(losses.std(correction=1)) / len(losses) ** 0.5)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from anytrain.merging import write
 from anytrain.merging.rebuild import History, Rebuilt
 from anytrain.rules import PowerEma
-from anytrain.selection.scoring import Scorer, mean
+from anytrain.selection.scoring import Scorer
 from anytrain.training.evaluate import Loss
 
 NARROWEST, WIDEST = 0.03, 0.28  # σ_rel
@@ -84,7 +84,7 @@ def _evaluate(past: History, scorer: Scorer, sigma: float, most: float) -> Width
     rebuilt = past.rebuild(PowerEma(sigma))
     past.check(rebuilt, f"power_ema:sigma_rel={sigma}", most)
     tensors = tensors_of(rebuilt)
-    selection, report = (mean(scorer.losses(tensors, half)) for half in ("selection", "report"))
+    selection, report = (Loss.of(scorer.losses(tensors, half)) for half in ("selection", "report"))
     return Width(sigma, rebuilt.fit.error, selection, report)
 
 

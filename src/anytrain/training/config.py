@@ -21,6 +21,8 @@ from anytrain.models.shape import DecoderShape
 from anytrain.rules import PowerEma, Rule
 from anytrain.schedules import Schedule
 
+Split = Literal["all", "selection", "report"]  # of the held-out sequences
+
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -154,6 +156,9 @@ class Evaluate:
     at: Moments = ()  # further moments
     every: Duration = Quantity(3600.0, "seconds")  # at least this often
     share: float = 0.01  # of wall time, for the moments that are not asked for
+    # every other sequence: one half to choose by, one to report what was chosen
+    split: Split = "all"
+    each: bool = False  # keep the loss of every sequence, of the moments that are asked for
 
     def __post_init__(self) -> None:
         if self.tokens.unit != "tokens" or self.tokens.amount < 1:

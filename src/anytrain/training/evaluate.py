@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from anytrain.errors import UserError
+from anytrain.training.config import Split
 from anytrain.training.run import Run
 
 
@@ -18,6 +20,27 @@ class Loss:
 
     mean: float  # nats/token
     stderr: float  # of the mean, over sequences
+    each: Tensor = field(compare=False, repr=False)  # of every sequence (N,), float64
+
+    @classmethod
+    def of(cls, each: Tensor) -> "Loss":
+        """From the loss of every sequence (N,)."""
+        each = each.double().cpu()
+        spread = float(each.std(correction=1)) if len(each) > 1 else 0.0
+        return cls(float(each.mean()), spread / sqrt(len(each)), each)
+
+
+def half(held_out: Tensor, split: Split) -> Tensor:
+    """The `selection` or the `report` half of held-out sequences, every other one; or `all`.
+
+    Choosing on sequences and reporting on the same ones flatters what was chosen; both halves are
+    from everywhere in the held-out text. UserError where they are too few.
+    """
+    if split == "all":
+        return held_out
+    if len(held_out) < 4:
+        raise UserError(f"{len(held_out)} held-out sequences cannot be split; 4 or more can")
+    return held_out[{"selection": 0, "report": 1}[split] :: 2]
 
 
 def candidates(run: Run) -> list[str]:
@@ -52,9 +75,7 @@ def validation_loss(run: Run, held_out: Tensor) -> Loss:
     numbers = torch.arange(run.world.rank * share, (run.world.rank + 1) * share)
     mine = held_out[numbers.clamp(max=len(held_out) - 1)]
     each = torch.cat([sequence_losses(run, part) for part in mine.split(run.micro_batch)])
-    each = run.world.gathered(each)[: len(held_out)].double()  # (N,)
-    spread = float(each.std(correction=1)) if len(each) > 1 else 0.0
-    return Loss(float(each.mean()), spread / sqrt(len(each)))
+    return Loss.of(run.world.gathered(each)[: len(held_out)])
 
 
 def sequence_losses(run: Run, part: Tensor) -> Tensor:

@@ -1,19 +1,16 @@
 """Reading recipes: TOML and `key.path=value` settings to a checked `Recipe`."""
 
-import dataclasses
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from anytrain import schedules
 from anytrain.errors import UserError, nearest
 from anytrain.files import toml
 from anytrain.grammar import parse_spec
+from anytrain.training.checked import checked
 from anytrain.training.config import Recipe
 
 
@@ -130,13 +127,10 @@ def recipe(table: Mapping[str, Any], source: str = "recipe") -> Recipe:
     train, model = table.get("train"), table.get("model")
     if isinstance(train, dict) and isinstance(model, dict) and "context" in train:
         model.setdefault("context", train["context"])
+    made = checked(Recipe, table, source)
     try:
-        # strict about types: TOML's own are JSON's, so an int is an int and a text is a text
-        made = TypeAdapter(Recipe).validate_json(json.dumps(table, default=str))
         made.built_schedule()
         made.built_rules()
-    except ValidationError as error:
-        raise UserError(f"{source}: {_sentence(error)}") from error
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     if made.train.context > made.model.context:
@@ -154,33 +148,3 @@ def recipe(table: Mapping[str, Any], source: str = "recipe") -> Recipe:
 def load(source: str, settings: Sequence[str] = ()) -> Recipe:
     """A shipped recipe or a file, with settings changed."""
     return recipe(override(read_table(source), settings), source)
-
-
-def _sentence(error: ValidationError) -> str:
-    """The first of pydantic's complaints as one sentence."""
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown key {path}{nearest(str(first['loc'][-1]), _known(first['loc'][:-1]))}"
-    if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
-        return f"{path} is missing"
-    if first["type"] == "value_error":
-        text = str(first["ctx"]["error"])
-        return text if not path or text.startswith(path.split(".")[0]) else f"{path}: {text}"
-    return f"{path} = {first['input']!r}: {first['msg'].replace('Input', 'it')}"
-
-
-def _known(path: tuple[int | str, ...]) -> list[str]:
-    """Keys that are valid in a table of the recipe."""
-    cls: Any = Recipe
-    for part in path:
-        types = {f.name: f.type for f in dataclasses.fields(cls)}
-        cls = next(
-            (
-                t
-                for t in getattr(types[str(part)], "__args__", (types[str(part)],))
-                if dataclasses.is_dataclass(t)
-            ),
-            cls,
-        )
-    return [f.name for f in dataclasses.fields(cls)]

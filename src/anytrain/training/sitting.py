@@ -11,11 +11,12 @@ from torch import Tensor
 from anytrain.data.stream import TrainingData
 from anytrain.errors import UserError
 from anytrain.evaluations import last_evaluation
+from anytrain.losses import keep
 from anytrain.rundir import Checkpoint, RunDir
 from anytrain.training import checkpoint, snapshot, start
 from anytrain.training.background import Saved, Saver
 from anytrain.training.cadence import Cadence
-from anytrain.training.evaluate import Loss, candidates, evaluate
+from anytrain.training.evaluate import Loss, candidates, evaluate, half
 from anytrain.training.guard import Spike
 from anytrain.training.loggers import Logger
 from anytrain.training.loop import Diverged, Record, train
@@ -25,6 +26,8 @@ from anytrain.training.run import Clock, Run
 from anytrain.training.stopping import Stop
 from anytrain.training.stopwatch import Stopwatch
 from anytrain.versions import versions
+
+_UNASKED = ("spaced", "hourly")  # reasons to evaluate; others are asked for
 
 
 class Sitting:
@@ -46,7 +49,7 @@ class Sitting:
         self.cadence = Cadence(run.recipe)
         self.saver = Saver(rundir, self.cadence)
         held_out = data.validation(int(run.recipe.evaluate.tokens.amount))
-        self.held_out = torch.from_numpy(held_out)  # (N, T + 1)
+        self.held_out = half(torch.from_numpy(held_out), run.recipe.evaluate.split)  # (N, T + 1)
         self.world = run.world
         self.progress = Progress(run.clock.step, silent=not run.world.first)
         self.world.beat()
@@ -205,7 +208,7 @@ class Sitting:
         run = self.run
         every = candidates(run)
         names = every
-        if why in ("spaced", "hourly"):
+        if why in _UNASKED:
             few = [name for name in every if name in ("raw", self.best_average)]
             affordable = self.stopwatch.affordable(run.recipe.evaluate.share)
             if affordable < len(every):
@@ -217,6 +220,8 @@ class Sitting:
         if names == every:
             self.evaluated = run.clock.step
         self._log(self._evaluation_record(losses, why))
+        if run.recipe.evaluate.each and why not in _UNASKED and self.world.first:
+            keep(self.rundir, run.clock.step, {n: loss.each.numpy() for n, loss in losses.items()})
         self.best_average = best_average({name: loss.mean for name, loss in losses.items()})
         best = min(losses, key=lambda name: losses[name].mean)
         self.progress.evaluated(best, losses[best].mean, run.clock.tokens, run.clock.step)

@@ -1,0 +1,240 @@
+"""From the run directories of a study to its results. No torch."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytrain.evaluations import Evaluation, evaluations
+from anytrain.losses import Losses, kept
+from anytrain.rundir import RunDir
+from anytrain.study.choose import choose
+from anytrain.study.design import Design
+from anytrain.study.jobs import Job, Plan, Use, plan
+from anytrain.study.later import Missing, joined, missing
+from anytrain.study.results import Choice, Curve, Observation, Results, Spent
+from anytrain.study.words import tokens as words
+
+
+class Study:
+    """A study's directory: what is to be trained, what is there, what it says.
+
+    OUT/study.toml, recipe.toml    the design
+    OUT/runs/NAME/                 run directories
+    OUT/jobs/NAME.json             what the process that trains one reads
+    OUT/logs/NAME.log              what it said
+    """
+
+    def __init__(self, design: Design, out: Path) -> None:
+        self.design = design
+        self.out = out
+        self._ended: dict[str, list[Evaluation]] = {}  # of jobs that are done: they do not change
+        self._lacking: dict[str, Missing] = {}  # run -> the rules that came after it
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what was trained since, and plan what follows from it."""
+        first = self._with_later(plan(self.design))
+        self.choices: list[Choice] = []
+        for arm in self.design.arms().values():
+            uses = [use for use in first.uses if use.arm == arm.name]
+            names = {use.job for use in uses}
+            if all(self.over(job) for job in first.jobs.values() if job.of in names):
+                tuned = (o for use in uses for o in self._observed(use, first))
+                self.choices += choose(arm, self.design.table.horizons, tuned)
+        self.plan: Plan = self._with_later(plan(self.design, self.choices))
+
+    def _with_later(self, made: Plan) -> Plan:
+        """With what is to be done for rules that runs which are there do not have."""
+        for job in list(made.jobs.values()):
+            if job.leave is not None or not job.recipe.averages or not self.done(job):
+                continue
+            if job.name not in self._lacking or self._lacking[job.name].job.until != job.until:
+                end = self._own(job)[-1].losses
+                self._lacking[job.name] = missing(self.run(job), job, end, self.design.horizons)
+            for more in self._lacking[job.name].jobs():
+                made.jobs[more.name] = more
+        return made
+
+    def later(self) -> list[Missing]:
+        """Runs of the plan that lack rules."""
+        found = [self._lacking[name] for name in self.plan.jobs if name in self._lacking]
+        return [one for one in found if one.rules]
+
+    def run(self, job: Job) -> RunDir:
+        """Where a job's metrics are."""
+        return RunDir(self.out / ("runs" if job.rebuilds is None else "later") / job.name)
+
+    def over(self, job: Job) -> bool:
+        """Whether a job is done, or never will be: it diverged, or its trunk did."""
+        trunk = self.out / "runs" / job.leave.trunk if job.leave else None
+        return self.done(job) or diverged(self.run(job)) or bool(trunk and diverged(RunDir(trunk)))
+
+    def done(self, job: Job) -> bool:
+        """Whether a job's last evaluation is there."""
+        found = self._own(job)
+        return bool(found) and found[-1].tokens >= job.until
+
+    def _own(self, job: Job) -> list[Evaluation]:
+        """A job's own evaluations so far."""
+        if job.name in self._ended and self._ended[job.name][-1].tokens >= job.until:
+            return self._ended[job.name]
+        found = evaluations(self.run(job))
+        if found and found[-1].tokens >= job.until:
+            self._ended[job.name] = found
+        return found
+
+    def evaluations(self, job: Job) -> list[Evaluation]:
+        """Of a run so far, with those of averages that came later."""
+        found = self._own(job)
+        for more in self._lacking[job.name].jobs() if job.name in self._lacking else ():
+            found = joined(job.name, found, self._own(more))
+        return found
+
+    def _at(self, job: Job, horizon: float) -> Evaluation | None:
+        """The evaluation of the first step that reaches a horizon."""
+        tokens = round(horizon * self.design.unit)
+        slack = self.design.first.train.tokens_per_step
+        found = (e for e in self.evaluations(job) if 0 <= e.tokens - tokens < slack)
+        return next(found, None)
+
+    def _observed(self, use: Use, of: Plan) -> Iterator[Observation]:
+        for horizon in use.horizons:
+            found = self._at(of.jobs[use.job], horizon)
+            if found is None:
+                continue
+            for weights, loss in found.losses.items():
+                yield Observation(
+                    use.arm, use.phase, use.seed, use.setting, horizon, weights,
+                    found.tokens, loss, found.stderr.get(weights, float("nan")), use.job,
+                )  # fmt: skip
+
+    # --- results ------------------------------------------------------------------------------
+
+    def results(self, sequences: bool = True) -> Results:
+        """All that was measured so far; `sequences` reads the loss of each, of the report."""
+        design, plan_ = self.design, self.plan
+        jobs = plan_.jobs.values()
+        observed = [o for use in plan_.uses for o in self._observed(use, plan_)]
+        return Results(
+            name=design.table.name,
+            unit=design.unit,
+            horizons=tuple(design.table.horizons),
+            baseline=design.baseline,
+            tune_seeds=tuple(design.table.seeds.tune),
+            report_seeds=tuple(design.table.seeds.report),
+            arms=design.arms(),
+            observations=tuple(dict.fromkeys(observed)),
+            choices=tuple(self.choices),
+            curves=tuple(self._curves()),
+            spent=tuple(self._spent(arm) for arm in design.table.arms),
+            trained=sum(self._trained(job) for job in jobs),
+            jobs=(sum(self.over(job) for job in jobs), len(plan_.jobs)),
+            facts=self._facts(),
+            sequences=self._sequences(observed) if sequences else {},
+        )
+
+    def _curves(self) -> Iterable[Curve]:
+        seen = set()
+        for use in self.plan.uses:
+            job = self.plan.jobs[use.job]
+            found = self.evaluations(job)
+            key = (use.arm, use.job)
+            if not found or key in seen:
+                continue
+            seen.add(key)
+            names = list(dict.fromkeys(n for e in found for n in e.losses))
+            kind = self.design.kind(use.arm)
+            yield Curve(
+                use.arm, use.phase, use.seed, use.setting, use.job,
+                None if kind == "free" else use.horizons[-1],
+                job.leave.begins if job.leave else None,
+                tuple(e.tokens for e in found),
+                {n: tuple(e.losses.get(n, float("nan")) for e in found) for n in names},
+            )  # fmt: skip
+
+    def _trained(self, job: Job) -> int:
+        found = self.evaluations(job)
+        begun = job.leave.begins if job.leave else 0
+        return max(0, found[-1].tokens - begun) if found else 0
+
+    def _spent(self, arm: str) -> Spent:
+        """What an arm would cost alone: its runs, and of branches the trunks as far as needed."""
+        uses = [use for use in self.plan.uses if use.arm == arm]
+        cost = {phase: self._cost(u for u in uses if u.phase == phase)
+                for phase in ("tune", "report")}  # fmt: skip
+        seeds = self.design.table.seeds.report
+        chosen = [u for u in uses if u.phase == "report" and u.seed == seeds[0]]
+        if self.design.kind(arm) == "free":  # the one setting for all horizons
+            one = {c.setting for c in self.choices if c.arm == arm and c.horizon is None}
+            chosen = [u for u in chosen if u.setting in one]
+        return Spent(arm, cost["tune"], cost["report"], self._cost(chosen))
+
+    def _cost(self, uses: Iterable[Use]) -> int:
+        own: dict[str, int] = {}
+        for use in uses:
+            job = self.plan.jobs[use.job]
+            last = round(use.horizons[-1] * self.design.unit)
+            if job.leave is None:
+                own[job.name] = max(own.get(job.name, 0), last)
+                continue
+            own[job.name] = job.cost
+            own[job.leave.trunk] = max(own.get(job.leave.trunk, 0), job.leave.begins)
+        return sum(own.values())
+
+    def _sequences(
+        self, observed: Iterable[Observation]
+    ) -> dict[tuple[str, float, str], NDArray[np.float32]]:
+        """The loss of every sequence, of what was observed in reporting."""
+        found: dict[tuple[str, float, str], NDArray[np.float32]] = {}
+        read: dict[tuple[str, int], Losses] = {}
+        for o in observed:
+            if o.phase != "report":
+                continue
+            key = (o.run, o.tokens)
+            if key not in read:
+                read[key] = self._kept(self.plan.jobs[o.run], o.tokens)
+            if o.weights in read[key]:
+                found[(o.run, o.horizon, o.weights)] = read[key][o.weights]
+        return found
+
+    def _kept(self, job: Job, tokens: int) -> Losses:
+        """Of a run, and of the averages that came later."""
+        later = self._lacking[job.name].jobs() if job.name in self._lacking else []
+        step = next(e.step for e in self._own(job) if e.tokens == tokens)
+        both: Losses = {}
+        for one in [*later, job]:
+            both |= kept(self.run(one), step)
+        return both
+
+    def _facts(self) -> dict[str, str]:
+        """What was trained, on what, by what."""
+        recipe = self.design.first
+        train, shape = recipe.train, recipe.model
+        begun = [run for job in self.plan.jobs.values() if (run := self.run(job)).exists]
+        identity = begun[0].identity if begun else {}
+        facts = {
+            "model": f"{shape.layers} layers of width {shape.width}, {shape.norm}, "
+            f"{shape.activation}, {shape.non_embedding:,} non-embedding parameters",
+            "data": ", ".join(recipe.data.sources),
+            "batch": f"{train.batch} × {train.context} = {train.tokens_per_step:,} tokens a step",
+            "unit": f"{words(self.design.unit)} tokens, "
+            f"{self.design.unit / train.tokens_per_step:,.0f} steps",
+            "validation": f"{recipe.evaluate.tokens}, one half to choose, the other to report",
+            "decided once": ", ".join(f"{k} {v}" for k, v in
+                                      (identity.get("decisions") or {}).items()),
+            "versions": ", ".join(f"{k} {v}" for k, v in
+                                  (identity.get("versions") or {}).items()),
+        }  # fmt: skip
+        return {key: value for key, value in facts.items() if value}
+
+
+def diverged(run: RunDir) -> bool:
+    """Whether a run stopped because its loss is no longer a number."""
+    path = run.path / "events.jsonl"
+    if not path.exists():
+        return False
+    last = [line for line in path.read_text(encoding="utf-8").splitlines() if line][-1:]
+    return bool(last) and json.loads(last[0]).get("by") == "diverged"

@@ -1,0 +1,86 @@
+"""The process that trains one job of a study: `python -m anytrain.study.work OUT NAME`.
+
+Safe to start again: what is there goes on, what is done ends at once.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from anytrain.cli.main import guarded
+from anytrain.errors import UserError
+from anytrain.files import read_json, write_atomic
+from anytrain.grammar import Quantity, WeightsName
+from anytrain.rundir import RunDir
+from anytrain.study.rebuild import rebuild
+from anytrain.training import recipes
+from anytrain.training.config import Recipe
+from anytrain.training.fork import Branch, fork
+from anytrain.training.pretrain import Request, pretrain
+from anytrain.training.stopping import Interrupted, Stop
+
+STOPPED = 3  # by a signal; what is there goes on when it is started again
+
+
+def work(out: Path, name: str) -> int:
+    """Train a job to its end. 0: done; STOPPED: to be started again."""
+    job = read_json(out / "jobs" / f"{name}.json")
+    rundir = RunDir(out / "runs" / name)
+    rundir.path.parent.mkdir(parents=True, exist_ok=True)
+    if job["rebuilds"]:
+        whole, of = RunDir(out / "later" / name), RunDir(out / "runs" / name.partition("~")[0])
+        rebuild(of, whole, job["rebuilds"], job["keeps"])
+        return 0
+    recipe = recipes.recipe(job["recipe"], name)
+    until = None if job["leave"] else Quantity(float(job["until"]), "tokens")
+    if job["leave"] and not rundir.exists:
+        _leave(out, rundir, recipe, job)
+    if rundir.exists:
+        recipe = _as_begun(rundir, recipe)
+    file = out / "jobs" / f"{name}.toml"
+    write_atomic(file, recipe.toml())
+    source = None if job["leave"] else str(file)
+    try:
+        outcome = pretrain(Request(rundir.path, source), Stop(until=until), _say)
+    except Interrupted:
+        return STOPPED
+    return STOPPED if outcome.signalled else 0
+
+
+def _leave(out: Path, rundir: RunDir, recipe: Recipe, job: dict[str, Any]) -> None:
+    """Fork the trunk where its decay begins; a branch has no averages of its own."""
+    leave = job["leave"]
+    end = Quantity(float(job["until"]), "tokens")
+    branch = Branch(leave["cooldown"], end, leave["shape"], leave["final"])
+    table = recipe.table()
+    settings = [f"name={job['name']}", "averages={}", *(
+        f"{key}.{name}={json.dumps(value)}"
+        for key in ("evaluate", "checkpoint") for name, value in table[key].items()
+    )]  # fmt: skip
+    fork(WeightsName(str(out / "runs" / leave["trunk"])), rundir.path, settings, branch, _say)
+
+
+def _as_begun(rundir: RunDir, recipe: Recipe) -> Recipe:
+    """With the averages the run began with: one that is added later is not of its whole past."""
+    begun = recipes.recipe(rundir.recipe, str(rundir.path))
+    table = recipe.table()
+    for key in ("averages", "snapshots"):
+        table.pop(key, None)
+        if key in begun.table():
+            table[key] = begun.table()[key]
+    return recipes.recipe(table, str(rundir.path))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) != 2:
+        raise UserError("python -m anytrain.study.work OUT NAME")
+    return work(Path(argv[0]), argv[1])
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(sys.argv[1:])))
