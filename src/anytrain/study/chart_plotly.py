@@ -4,7 +4,7 @@ Names stand at the lines as annotations called `label`; the page's script trades
 where it is narrow, and maps the colours where it is dark.
 """
 
-from math import log10
+from math import isfinite, log10
 from typing import Any
 
 from anytrain.study.axes import GRID, INK, MUTED, spread
@@ -53,7 +53,7 @@ def _traces(series: Series, chart: Chart) -> list[Json]:
         "type": "scatter",
         "name": series.name,
         "x": list(series.x),
-        "y": list(series.y),
+        "y": [v if isfinite(v) else None for v in series.y],
         "mode": "+".join(["lines"] * series.line + ["markers"] * bool(series.shape)) or "markers",
         "line": {"color": color, "width": series.width, "dash": "dash" if series.dash else "solid"},
         "marker": {"color": color, "size": 9 if series.hollow else 8, "symbol": _symbol(series)},
@@ -134,7 +134,7 @@ def _bars(chart: BarChart) -> Json:
         )
     groups = len(chart.bars) > 1
     rows = len(chart.categories)
-    height = 88 + rows * max(38, 24 * len(chart.bars)) + (30 if groups else 0)
+    height = 54 + rows * max(38, 24 * len(chart.bars)) + (30 if groups else 0)
     layout = _layout(height, right=20)
     layout["xaxis"] |= _axis(chart.x, chart.x_range())
     layout["yaxis"] |= {
@@ -151,6 +151,7 @@ def _bars(chart: BarChart) -> Json:
         "showlegend": groups,
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left"},
     }
+    layout["margin"]["b"] = 30  # what is along is said above the chart
     if groups:
         layout["margin"]["t"] = 34
         layout["legend"]["traceorder"] = "reversed"

@@ -118,7 +118,8 @@ def _papers(found: Findings) -> tuple[Chart, ...]:
         mine = [row for row in rows if row.model == model]
         series = []
         for arm in ARMS:
-            part = known.get(arm, Part(_ROLES[arm], _shape(arm)))
+            part = known.get(arm) or known.get(arm.replace("_", "-"))
+            part = part or Part(_ROLES[arm], _shape(arm))
             series.append(
                 Series(
                     arm,

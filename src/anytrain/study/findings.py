@@ -102,16 +102,17 @@ def findings(results: Results) -> Findings:
     means = {key: mean for key, value in found.items() if (mean := average(value)) is not None}
     best, branch = anytime(results), branched(results)
     transient = _transient(results, branch)
+    settled = _settled(found.get((best, "one"), {}) if best else {}, transient)
     return Findings(
         results,
         best,
         branch,
         found,
         means,
-        _settled(found.get((best, "one"), {}) if best else {}, transient),
+        settled,
         _regrets(results),
         transient,
-        _verdicts(results, best, branch, found, means),
+        _verdicts(results, best, branch, found, means, settled),
         tuple(choice for choice in results.choices if choice.at_edge),
     )
 
@@ -164,6 +165,7 @@ def _verdicts(
     branch: str | None,
     found: dict[tuple[str, Variant], dict[float, Difference]],
     means: dict[tuple[str, Variant], Interval],
+    settled: Interval | None,
 ) -> tuple[Verdict, ...]:
     """The three questions, of the anytime arm at its one choice."""
     name, base = best or "the horizon-free arm", results.baseline
@@ -182,7 +184,8 @@ def _verdicts(
         Verdict(
             ahead,
             mean.mean < 0 if whole and mean else None,
-            f"{interval(mean)} over {_count(len(one))}" if mean else "",
+            (f"{interval(mean)} over {_count(len(one))}" if mean else "")
+            + (f"; {interval(settled)} outside the transient" if settled else ""),
         ),
         _both(results, branch, one, whole),
     )

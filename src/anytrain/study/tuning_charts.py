@@ -1,12 +1,14 @@
 """What tuning saw: how sharp the choice of the rate is, and which average wins when."""
 
+from statistics import median
+
 from anytrain.study.cast import horizon_axis, ramp, units
 from anytrain.study.charts import Axis, Chart, Mark, Series
 from anytrain.study.findings import Findings
 from anytrain.study.sensitivity import Sensitivity, sensitivity
 from anytrain.study.winners import Winners, winners
 
-_TALL = 4.0  # an average this many times the others' median is cut off at the chart's top
+_TALL = 4.0  # what is this many times the median rate, or the tallest average, is cut off
 
 
 def rate_charts(found: Findings) -> tuple[Chart, ...]:
@@ -15,9 +17,9 @@ def rate_charts(found: Findings) -> tuple[Chart, ...]:
     all_of = [s for arm in results.arms if (s := sensitivity(results, arm)) is not None]
     if not all_of:
         return ()
-    highest = max(v for s in all_of for row in s.above.values() for v in row.values())
-    ends = (-0.04 * highest, 1.12 * highest or 0.01)
-    return tuple(_rate(found, s, ends) for s in all_of)
+    above = [v for s in all_of for row in s.above.values() for v in row.values() if v > 0]
+    highest = min(max(above, default=0.01), _TALL * median(above or [0.01]))
+    return tuple(_rate(found, s, (-0.04 * highest, 1.12 * highest)) for s in all_of)
 
 
 def _rate(found: Findings, s: Sensitivity, ends: tuple[float, float]) -> Chart:
@@ -40,6 +42,7 @@ def _rate(found: Findings, s: Sensitivity, ends: tuple[float, float]) -> Chart:
         )
     best = sorted(set(s.best.values()))
     where = f"{best[0]:g}" if len(best) == 1 else f"{best[0]:g} to {best[-1]:g}"
+    cut = any(v > ends[1] for row in s.above.values() for v in row.values())
     moves = "one rate at every horizon" if len(best) == 1 else "best rates"
     return Chart(
         f"rate-{s.arm}",
@@ -52,7 +55,8 @@ def _rate(found: Findings, s: Sensitivity, ends: tuple[float, float]) -> Chart:
         Axis("tuning loss above the best, nats/token", range=ends),
         tuple(series),
         notes=(
-            "The best of the other settings at each value; one line a horizon, darker is longer.",
+            "One line a horizon, darker is longer; the best of the other settings at each value."
+            + (" Lines that leave at the top go on." if cut else ""),
         ),
     )
 
