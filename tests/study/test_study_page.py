@@ -88,6 +88,22 @@ def states() -> dict[str, Results]:
             whole, observations=tuple(o for o in whole.observations if o.arm != "cosine")
         ),
         "one horizon": replace(whole, horizons=(2.0,)),
+        "diverged": replace(
+            whole,
+            observations=tuple(
+                replace(o, loss=float("nan") if o.arm == "constant" else 9.0)
+                if "0.008" in o.setting or (o.phase, o.weights) == ("report", "ema50")
+                else o
+                for o in whole.observations
+            ),
+            curves=tuple(
+                replace(
+                    c,
+                    losses={w: (float("nan"), *losses[1:]) for w, losses in c.losses.items()},
+                )
+                for c in whole.curves
+            ),
+        ),
     }
 
 

@@ -32,8 +32,8 @@ def difference_table(found: Findings) -> Table:
             f"Coloured: zero is outside the interval over seeds. Every horizon's {base} is tuned "
             "and trained for it, and differences are of runs that share a seed and so the order "
             "of the data.",
-            "Over seeds and sequences: held-out sequences are drawn too (crossed random effects, "
-            "Satterthwaite).",
+            "Over seeds and sequences: the held-out sequences are a sample too (crossed random "
+            "effects, Satterthwaite; never narrower than over seeds alone).",
         ),
     )
 
