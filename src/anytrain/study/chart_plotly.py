@@ -218,7 +218,8 @@ def _edge_names(chart: Chart) -> list[Json]:
     ends, log = chart.y_range(), chart.y.log
     names = sorted(chart.names(), key=lambda name: name.y)
     heights = [inner * position(name.y, ends, log) for name in names]
-    moved = spread([min(max(h, 0.0), inner) for h in heights], _GAP)
+    moved = spread(heights, _GAP)
+    moved = [min(h, inner - _GAP * (len(moved) - 1 - i)) for i, h in enumerate(moved)]
     return [
         {
             "name": "label",

@@ -194,7 +194,7 @@ def spent_table(found: Findings) -> Table:
     base = found.spent(found.results.baseline)
     rows = []
     for s in found.results.spent:
-        saved = 1 - s.one / base.one if base and base.one else None
+        saved = 1 - s.one / base.one if base and base.one and s is not base else None
         whole = s.tuning + s.reporting
         cells = [Cell(tokens(v), v) for v in (s.one, s.tuning, s.reporting, whole)]
         share = Cell("—") if saved is None else Cell(f"{100 * saved:.0f}%".replace("-", "−"), saved)

@@ -1,5 +1,6 @@
 """What tuning saw: how sharp the choice of the rate is, and which average wins when."""
 
+from collections.abc import Sequence
 from statistics import median
 
 from anytrain.study.cast import horizon_axis, ramp, units
@@ -8,7 +9,7 @@ from anytrain.study.findings import Findings
 from anytrain.study.sensitivity import Sensitivity, sensitivity
 from anytrain.study.winners import Winners, winners
 
-_TALL = 4.0  # what is this many times the median rate, or the tallest average, is cut off
+_TALL = 6.0  # what is this many times the median above the best is cut off
 
 
 def rate_charts(found: Findings) -> tuple[Chart, ...]:
@@ -17,8 +18,8 @@ def rate_charts(found: Findings) -> tuple[Chart, ...]:
     all_of = [s for arm in results.arms if (s := sensitivity(results, arm)) is not None]
     if not all_of:
         return ()
-    above = [v for s in all_of for row in s.above.values() for v in row.values() if v > 0]
-    highest = min(max(above, default=0.01), _TALL * median(above or [0.01]))
+    above = [v for s in all_of for row in s.above.values() for v in row.values()]
+    highest = _highest(above, above)
     return tuple(_rate(found, s, (-0.04 * highest, 1.12 * highest)) for s in all_of)
 
 
@@ -76,7 +77,10 @@ def _averages(found: Findings, w: Winners) -> Chart:
     chosen = w.choice.weights
     names = list(dict.fromkeys(name for row in w.above.values() for name in row))
     others = ["other1", "other2", "other3", "ink", "average"]
-    series, highest = [], _cut(w)
+    series: list[Series] = []
+    above = [v for row in w.above.values() for v in row.values()]
+    averaged = [v for row in w.above.values() for name, v in row.items() if name != "raw"]
+    highest = 1.12 * _highest(above, averaged)
     for name in names:
         points = [(h, row[name]) for h, row in w.above.items() if name in row]
         if min(y for _, y in points) > highest:
@@ -118,8 +122,11 @@ def _averages(found: Findings, w: Winners) -> Chart:
     )
 
 
-def _cut(w: Winners) -> float:
-    """The axis ends above all averages; raw weights far above them would flatten the rest."""
-    averaged = [v for row in w.above.values() for name, v in row.items() if name != "raw"]
-    top = max(averaged, default=0.0)
-    return 1.12 * (w.highest if w.highest <= _TALL * top or not top else top)
+def _highest(values: Sequence[float], typical: Sequence[float]) -> float:
+    """The largest that is no more than `_TALL` times the median of the typical ones above zero.
+
+    What diverged, or has not forgotten its start, would flatten the rest.
+    """
+    above = [value for value in typical if value > 0] or [0.01]
+    cut = _TALL * median(above)
+    return max([value for value in values if 0 < value <= cut] or [cut])
