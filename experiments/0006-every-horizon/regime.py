@@ -43,6 +43,8 @@ TABLE = [  # batch, arm, horizon, peak, further settings
     *((4, arm, 1, peak, SLOW, "warmup=781") for arm in BOTH for peak in ("3e-3", "6e-3", "1.2e-2")),
     (4, "cosine0", 1, "2.4e-2", SLOW, "warmup=781"),
     *((8, arm, 1, peak, SLOW, "warmup=390") for arm in BOTH for peak in ("6e-3", "1.2e-2")),
+    (4, "cosine0", 2, "1.2e-2", SLOW, "warmup=781"),
+    (4, "wsd", 2, "6e-3", SLOW, "warmup=781"),
     (4, "constant", 1, "6e-3", SLOW, "warmup=781"),
     (2, "constant", 4, "6e-3", FAST),
     (2, "constant", 4, "3e-3", SLOW),

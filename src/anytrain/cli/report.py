@@ -3,7 +3,9 @@
 The first RUN is the trunk: it is read at 1, 2, 4, 8 … units, raw and every average. Runs with a
 horizon beside it (cooldowns branched from it, cosine, linear, WSD) count once, where they ended;
 runs without one are read at the same moments. With --out, DIR gets page.html (one file, works
-offline), frontier.png, frontier.svg, table.md and table.csv.
+offline), frontier.png, frontier.svg, table.md and table.csv. A study's directory is reported alone:
+its page, summary.md, table.csv, table.parquet and figures/. With --live, a page on this machine
+that follows runs while they train, until Ctrl-C.
 """
 
 import argparse
@@ -19,10 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="the trunk, then runs beside it")
     parser.add_argument("--out", metavar="DIR", type=Path, help="write the page and the tables")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--live", action="store_true", help="serve a page that follows the runs")
+    parser.add_argument("--port", type=int, help="of the live page; 0 takes any")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table; with --out, write the page."""
+    """Print the table; with --out, write the page; with --live, serve it."""
+    _check(args)
+    if args.live:
+        return live(args.runs, args.port)
+    if _is_study(args.runs):
+        return study(args)
     from anytrain.rundir import RunDir
     from anytrain.study.frontier import frontier
 
@@ -38,6 +47,72 @@ def run(args: argparse.Namespace) -> int:
     if written:
         print()
         print("wrote " + ", ".join(str(path) for path in written))
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Say in a sentence which options do not go together."""
+    from anytrain.errors import UserError
+
+    if args.live and args.out is not None:
+        raise UserError(f"--live with --out {args.out}: a page is served or written, not both")
+    if args.live and args.json:
+        raise UserError("--live with --json: a page or numbers, not both")
+    if args.port is not None and not args.live:
+        raise UserError(f"--port {args.port} is of the live page; with --live it is valid")
+
+
+def _is_study(paths: list[str]) -> bool:
+    """Whether what is to be reported is the directory of a study."""
+    from anytrain.errors import UserError
+    from anytrain.study.gather import Study
+
+    studies = [path for path in paths if (Path(path) / Study.DESIGN).is_file()]
+    if studies and len(paths) > 1:
+        raise UserError(f"{studies[0]} is a study; it is reported alone, not beside other runs")
+    return bool(studies)
+
+
+def study(args: argparse.Namespace) -> int:
+    """Print a study's answers as far as they are; with --out, write its page and tables."""
+    from anytrain.study import reporting
+    from anytrain.study.findings import findings, headline
+
+    path = Path(args.runs[0])
+    found = reporting.opened(path)
+    written: list[Path] = []
+    if args.out is not None:
+        results, written = reporting.write(found, args.out, _command(args))
+    else:
+        results = found.results()
+    if args.json:
+        import json
+
+        from anytrain.study import tidy
+
+        rows = tidy.rows(results)
+        print(json.dumps({"rows": rows, "written": [str(path) for path in written]}, indent=2))
+        return 0
+    said = findings(results)
+    print(headline(said))
+    for verdict in said.verdicts:
+        print(f"{verdict.question} {verdict.word}: {verdict.numbers}")
+    if written:
+        print(f"\nwrote {', '.join(str(path) for path in written if path.parent == args.out)}")
+    return 0
+
+
+def live(runs: list[str], port: int | None) -> int:
+    """Serve the page of runs in progress until Ctrl-C, which is how it is meant to end."""
+    from anytrain.study.live import Watch
+    from anytrain.study.live_server import server
+
+    with server([Watch(path) for path in dict.fromkeys(runs)], port) as serving:
+        print(f"{serving.url}  (Ctrl-C ends it)", flush=True)
+        try:
+            serving.serve_forever()
+        except KeyboardInterrupt:
+            print()
     return 0
 
 

@@ -11,10 +11,8 @@ and grid values that are added to the file later find the runs that are there.
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from anytrain.study.gather import Study
+from anytrain.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,23 +31,30 @@ def run(args: argparse.Namespace) -> int:
 
     study = Study(Design(args.study), args.out)
     if args.dry_run:
-        print("\n".join(_dry(study)))
+        from anytrain.study.outlook import outlook
+
+        print("\n".join(outlook(study)))
         return 0
     from anytrain.study.conduct import conduct
     from anytrain.study.executors import executor
+    from anytrain.study.outlook import before
 
-    conduct(study, executor(args.executor), print)
+    for line in before(study):
+        print(line)
+    try:
+        conduct(study, executor(args.executor), lambda line: print(line, flush=True))
+    finally:
+        _report(args.out)
     return 0
 
 
-def _dry(study: "Study") -> list[str]:
-    from anytrain.study.words import tokens
+def _report(out: Path) -> None:
+    """The page and the tables, where anything was measured; no reason to fail for."""
+    from anytrain.study import reporting
 
-    out = []
-    for job in study.plan.jobs.values():
-        state = "done" if study.done(job) else ""
-        out.append(f"{job.name:<60} {tokens(job.cost):>8} {state}")
-    out.append(
-        f"{len(study.plan.jobs)} jobs, {tokens(sum(j.cost for j in study.plan.jobs.values()))}"
-    )
-    return out
+    try:
+        _, written = reporting.write(reporting.opened(out), out, f"anytrain report {out}")
+    except UserError as error:
+        print(f"no page: {error}")
+        return
+    print(f"wrote {written[0].parent}/page.html, summary.md, table.csv, table.parquet, figures/")

@@ -24,6 +24,7 @@ def conduct(study: Study, executor: Executor, say: Callable[[str], Any] = print)
     fails does not hold up the others; at the end a UserError names it and its log.
     """
     with RunDir(study.out).locked(), _cancelled(executor):
+        study.keep_design()
         running: dict[Future[int], Job] = {}
         failed: dict[str, str] = {}
         while True:

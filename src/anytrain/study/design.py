@@ -29,7 +29,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict
+import tomli_w
+from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from anytrain.errors import UserError, nearest
@@ -181,6 +182,12 @@ class Design:
                     f"{self.path}: a horizon of {horizon:g} units is {horizon * self.unit:.0f} "
                     f"tokens; two steps, {2 * per_step} tokens, or more are valid"
                 )
+
+    def files(self) -> dict[str, str]:
+        """The design as the files of a study's directory: what `Design` reads back the same."""
+        table = TypeAdapter(Table).dump_python(self.table, exclude_none=True)
+        table["recipe"] = "recipe.toml"
+        return {"study.toml": tomli_w.dumps(table), "recipe.toml": tomli_w.dumps(self._recipe)}
 
     def kind(self, arm: str) -> Kind:
         return kind_of(self.table.arms[arm])

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anytrain.evaluations import Evaluation, evaluations
+from anytrain.files import write_atomic
 from anytrain.losses import Losses, kept
 from anytrain.rundir import RunDir
 from anytrain.study.choose import choose
@@ -27,12 +29,20 @@ class Study:
     OUT/logs/NAME.log              what it said
     """
 
+    DESIGN: ClassVar[str] = "study.toml"
+
     def __init__(self, design: Design, out: Path) -> None:
         self.design = design
         self.out = out
         self._ended: dict[str, list[Evaluation]] = {}  # of jobs that are done: they do not change
         self._lacking: dict[str, Missing] = {}  # run -> the rules that came after it
         self.refresh()
+
+    def keep_design(self) -> None:
+        """Write the study file and its recipe into the directory: `report` needs nothing else."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        for name, text in self.design.files().items():
+            write_atomic(self.out / name, text)
 
     def refresh(self) -> None:
         """Read what was trained since, and plan what follows from it."""
@@ -57,6 +67,10 @@ class Study:
             for more in self._lacking[job.name].jobs():
                 made.jobs[more.name] = more
         return made
+
+    def choice_of(self, arm: str) -> Choice | None:
+        """Any choice of an arm; None while it is being tuned."""
+        return next((choice for choice in self.choices if choice.arm == arm), None)
 
     def later(self) -> list[Missing]:
         """Runs of the plan that lack rules."""
