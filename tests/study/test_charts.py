@@ -69,7 +69,7 @@ def test_page_figure_is_plain_data(chart: Drawn) -> None:
 def test_names_stand_at_the_lines() -> None:
     layout = chart_plotly.figure(CHART)["layout"]
     edge = [note["text"] for note in layout["annotations"] if note.get("name") == "label"]
-    assert sorted(edge) == ["a & b", "band", "bars", "level"]
+    assert sorted(edge) == ["a &amp; b", "band", "bars", "level"]
     rest = [note["text"] for note in layout["annotations"] if "name" not in note]
     assert rest == ["at its end", "here"]
 

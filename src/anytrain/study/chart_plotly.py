@@ -4,6 +4,7 @@ Names stand at the lines as annotations called `label`; the page's script trades
 where it is narrow, and maps the colours where it is dark.
 """
 
+from html import escape
 from math import isfinite, log10
 from typing import Any
 
@@ -51,7 +52,7 @@ def _traces(series: Series, chart: Chart) -> list[Json]:
     color = COLOURS[series.role]
     trace: Json = {
         "type": "scatter",
-        "name": series.name,
+        "name": _plain(series.name),
         "x": list(series.x),
         "y": [v if isfinite(v) else None for v in series.y],
         "mode": "+".join(["lines"] * series.line + ["markers"] * bool(series.shape)) or "markers",
@@ -94,6 +95,11 @@ def _traces(series: Series, chart: Chart) -> list[Json]:
     return [area, trace]
 
 
+def _plain(text: str) -> str:
+    """Text in which Plotly finds no tags of its own."""
+    return escape(text, quote=False)
+
+
 def _symbol(series: Series) -> str:
     return _SYMBOLS.get(series.shape, "circle") + ("-open" if series.hollow else "")
 
@@ -104,7 +110,7 @@ def _hover(series: Series, i: int, chart: Chart) -> str:
     x = ticks.get(series.x[i])
     where = x.replace("\n", " = ") if x else tokens(series.x[i])
     write = signed if chart.y.signed else "{:.4f}".format
-    text = f"<b>{series.name}</b><br>{where}: {write(series.y[i])}"
+    text = f"<b>{_plain(series.name)}</b><br>{where}: {write(series.y[i])}"
     low, high = (series.low[i], series.high[i]) if series.low else (None, None)
     if low is not None and high is not None:
         text += f" ({write(low)} to {write(high)})"
@@ -231,7 +237,7 @@ def _edge_names(chart: Chart) -> list[Json]:
             "y": log10(name.y) if log else name.y,
             "yanchor": "middle",
             "yshift": round(new - height),
-            "text": f"<b>{name.text}</b>" if name.bold else name.text,
+            "text": f"<b>{_plain(name.text)}</b>" if name.bold else _plain(name.text),
             "font": {"color": COLOURS[name.role]},
             "showarrow": False,
         }
@@ -250,7 +256,7 @@ def _end_names(chart: Chart) -> list[Json]:
             {
                 "x": log10(s.x[i]) if chart.x.log else s.x[i],
                 "y": log10(s.y[i]) if chart.y.log else s.y[i],
-                "text": s.name,
+                "text": _plain(s.name),
                 "font": {"color": COLOURS[s.role], "size": 11},
                 "showarrow": False,
                 "yshift": 12,

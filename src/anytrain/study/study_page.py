@@ -151,7 +151,8 @@ def _figure(chart: Drawn) -> str:
 def _table(table: Table) -> str:
     sides = [' class="number"' if table.numbers(i) else "" for i in range(len(table.columns))]
     head = "".join(
-        f'<th scope="col"{side}><button type="button">{escape(_kept(name))}</button></th>'
+        f'<th scope="col"{side}{_wide(name)}>'
+        f'<button type="button">{escape(_kept(name))}</button></th>'
         for name, side in zip(table.columns, sides, strict=True)
     )
     rows = "".join(f"<tr>{''.join(_cells(table, row))}</tr>" for row in table.rows)
@@ -163,6 +164,10 @@ def _table(table: Table) -> str:
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
     )
+
+
+def _wide(name: str) -> str:
+    return ' style="min-width:7rem"' if len(name) > 16 else ""
 
 
 def _kept(name: str) -> str:
