@@ -41,15 +41,13 @@ def _rate(found: Findings, s: Sensitivity, ends: tuple[float, float]) -> Chart:
                 ),
             )
         )
-    best = sorted(set(s.best.values()))
-    where = f"{best[0]:g}" if len(best) == 1 else f"{best[0]:g} to {best[-1]:g}"
     cut = any(v > ends[1] for row in s.above.values() for v in row.values())
-    moves = "one rate at every horizon" if len(best) == 1 else "best rates"
+    name = s.key.rpartition(".")[2]
     return Chart(
         f"rate-{s.arm}",
-        f"{s.arm}: {moves}, {where}",
+        _rate_title(s),
         Axis(
-            s.key.rpartition(".")[2],
+            "peak learning rate" if name == "peak" else name,
             log=min(values) > 0,
             ticks=tuple((v, f"{v:g}") for v in values),
         ),
@@ -59,6 +57,22 @@ def _rate(found: Findings, s: Sensitivity, ends: tuple[float, float]) -> Chart:
             "One line a horizon, darker is longer; the best of the other settings at each value."
             + (" Lines that leave at the top go on." if cut else ""),
         ),
+    )
+
+
+def _rate_title(s: Sensitivity) -> str:
+    """Where the best rate is, from the shortest horizon to the longest."""
+    shortest, longest = min(s.best), max(s.best)
+    first, last = s.best[shortest], s.best[longest]
+    values = sorted(set(s.best.values()))
+    if len(values) == 1:
+        return f"{s.arm}: one rate at every horizon, {first:g}"
+    if first == last:
+        return f"{s.arm}: best rates from {values[0]:g} to {values[-1]:g}"
+    way = "falls" if last < first else "rises"
+    return (
+        f"{s.arm}: the best rate {way} from {first:g} at {units(shortest)} to {last:g} at "
+        f"{units(longest)}"
     )
 
 
