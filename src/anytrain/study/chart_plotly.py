@@ -120,21 +120,20 @@ def _hover(series: Series, i: int, chart: Chart) -> str:
 def _bars(chart: BarChart) -> Json:
     data = []
     for bar in reversed(chart.bars):  # Plotly stacks groups from below
-        shown = [i for i, value in enumerate(bar.values) if value is not None]
-        colors = [COLOURS[bar.roles[i] if bar.roles else bar.role] for i in shown]
-        names = [chart.categories[i] for i in shown]
+        roles = bar.roles or (bar.role,) * len(bar.values)
+        texts = ["" if v is None else t for v, t in zip(bar.values, bar.texts, strict=True)]
         data.append(
             {
                 "type": "bar",
                 "orientation": "h",
                 "name": bar.name,
-                "y": names,
-                "x": [bar.values[i] for i in shown],
-                "text": [bar.texts[i] for i in shown],
+                "y": [_plain(name) for name in chart.categories],
+                "x": list(bar.values),
+                "text": texts,
                 "textposition": "outside",
                 "cliponaxis": False,
                 "textfont": {"color": INK},
-                "marker": {"color": colors},
+                "marker": {"color": [COLOURS[role] for role in roles]},
                 "hovertemplate": f"<b>%{{y}}</b><br>{bar.name}: %{{text}}<extra></extra>",
             }
         )
@@ -145,7 +144,7 @@ def _bars(chart: BarChart) -> Json:
     layout["xaxis"] |= _axis(chart.x, chart.x_range())
     layout["yaxis"] |= {
         "categoryorder": "array",
-        "categoryarray": list(reversed(chart.categories)),
+        "categoryarray": [_plain(name) for name in reversed(chart.categories)],
         "showgrid": False,
         "automargin": True,
         "ticksuffix": "  ",

@@ -9,17 +9,19 @@ from anytrain.study.findings import Findings
 from anytrain.study.sensitivity import Sensitivity, sensitivity
 from anytrain.study.winners import Winners, winners
 
-_TALL = 6.0  # what is this many times the median above the best is cut off
+# What is this many times the median above the best is cut off.
+_TALL_RATE, _TALL_AVERAGE = 15.0, 6.0
 
 
 def rate_charts(found: Findings) -> tuple[Chart, ...]:
     """A chart an arm on one scale: loss above the best of its horizon against the rate."""
     results = found.results
-    all_of = [s for arm in results.arms if (s := sensitivity(results, arm)) is not None]
+    tuned = {choice.arm: None for choice in results.choices}
+    all_of = [s for arm in tuned if (s := sensitivity(results, arm)) is not None]
     if not all_of:
         return ()
     above = [v for s in all_of for row in s.above.values() for v in row.values()]
-    highest = _highest(above, above)
+    highest = _highest(above, above, _TALL_RATE)
     return tuple(_rate(found, s, (-0.04 * highest, 1.12 * highest)) for s in all_of)
 
 
@@ -94,7 +96,7 @@ def _averages(found: Findings, w: Winners) -> Chart:
     series: list[Series] = []
     above = [v for row in w.above.values() for v in row.values()]
     averaged = [v for row in w.above.values() for name, v in row.items() if name != "raw"]
-    highest = 1.12 * _highest(above, averaged)
+    highest = 1.12 * _highest(above, averaged, _TALL_AVERAGE)
     for name in names:
         points = [(h, row[name]) for h, row in w.above.items() if name in row]
         if min(y for _, y in points) > highest:
@@ -136,11 +138,11 @@ def _averages(found: Findings, w: Winners) -> Chart:
     )
 
 
-def _highest(values: Sequence[float], typical: Sequence[float]) -> float:
-    """The largest that is no more than `_TALL` times the median of the typical ones above zero.
+def _highest(values: Sequence[float], typical: Sequence[float], tall: float) -> float:
+    """The largest that is no more than `tall` times the median of the typical ones above zero.
 
     What diverged, or has not forgotten its start, would flatten the rest.
     """
     above = [value for value in typical if value > 0] or [0.01]
-    cut = _TALL * median(above)
+    cut = tall * median(above)
     return max([value for value in values if 0 < value <= cut] or [cut])
