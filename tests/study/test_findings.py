@@ -157,3 +157,17 @@ def test_reference_is_within_what_the_paper_says() -> None:
     assert max(abs(r.minus_baseline(a)) for r in rows for a in r.losses) <= 8.25e-3
     at = next(r for r in rows if (r.model, r.horizon) == ("150M", 8))
     assert at.minus_baseline("inverse_sqrt") == pytest.approx(-0.00667)
+
+
+def test_a_seed_that_one_arm_lacks_moves_no_comparison(results: Results, found: Findings) -> None:
+    """Seed 15 is a nat worse for all, and one arm has not run it yet."""
+    uneven = tuple(
+        replace(o, loss=o.loss + (o.seed == 15))
+        for o in results.observations
+        if (o.arm, o.seed) != ("wsd", 15)
+    )
+    part = findings(replace(results, observations=uneven))
+    for t, whole in zip(part.transient, found.transient, strict=True):
+        assert t.gap == pytest.approx(whole.gap, abs=2e-3)
+    assert part.regrets[-1].nats == pytest.approx(found.regrets[-1].nats, abs=3e-3)
+    assert "at worst −0.00" in part.verdicts[2].numbers
