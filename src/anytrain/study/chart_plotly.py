@@ -4,7 +4,8 @@ Names stand at the lines as annotations called `label`; the page's script trades
 where it is narrow, and maps the colours where it is dark.
 """
 
-from math import log10
+from html import escape
+from math import isfinite, log10
 from typing import Any
 
 from anytrain.study.axes import GRID, INK, MUTED, spread
@@ -51,9 +52,9 @@ def _traces(series: Series, chart: Chart) -> list[Json]:
     color = COLOURS[series.role]
     trace: Json = {
         "type": "scatter",
-        "name": series.name,
+        "name": _plain(series.name),
         "x": list(series.x),
-        "y": list(series.y),
+        "y": [v if isfinite(v) else None for v in series.y],
         "mode": "+".join(["lines"] * series.line + ["markers"] * bool(series.shape)) or "markers",
         "line": {"color": color, "width": series.width, "dash": "dash" if series.dash else "solid"},
         "marker": {"color": color, "size": 9 if series.hollow else 8, "symbol": _symbol(series)},
@@ -94,6 +95,11 @@ def _traces(series: Series, chart: Chart) -> list[Json]:
     return [area, trace]
 
 
+def _plain(text: str) -> str:
+    """Text in which Plotly finds no tags of its own."""
+    return escape(text, quote=False)
+
+
 def _symbol(series: Series) -> str:
     return _SYMBOLS.get(series.shape, "circle") + ("-open" if series.hollow else "")
 
@@ -104,7 +110,7 @@ def _hover(series: Series, i: int, chart: Chart) -> str:
     x = ticks.get(series.x[i])
     where = x.replace("\n", " = ") if x else tokens(series.x[i])
     write = signed if chart.y.signed else "{:.4f}".format
-    text = f"<b>{series.name}</b><br>{where}: {write(series.y[i])}"
+    text = f"<b>{_plain(series.name)}</b><br>{where}: {write(series.y[i])}"
     low, high = (series.low[i], series.high[i]) if series.low else (None, None)
     if low is not None and high is not None:
         text += f" ({write(low)} to {write(high)})"
@@ -114,32 +120,31 @@ def _hover(series: Series, i: int, chart: Chart) -> str:
 def _bars(chart: BarChart) -> Json:
     data = []
     for bar in reversed(chart.bars):  # Plotly stacks groups from below
-        shown = [i for i, value in enumerate(bar.values) if value is not None]
-        colors = [COLOURS[bar.roles[i] if bar.roles else bar.role] for i in shown]
-        names = [chart.categories[i] for i in shown]
+        roles = bar.roles or (bar.role,) * len(bar.values)
+        texts = ["" if v is None else t for v, t in zip(bar.values, bar.texts, strict=True)]
         data.append(
             {
                 "type": "bar",
                 "orientation": "h",
                 "name": bar.name,
-                "y": names,
-                "x": [bar.values[i] for i in shown],
-                "text": [bar.texts[i] for i in shown],
+                "y": [_plain(name) for name in chart.categories],
+                "x": list(bar.values),
+                "text": texts,
                 "textposition": "outside",
                 "cliponaxis": False,
                 "textfont": {"color": INK},
-                "marker": {"color": colors},
+                "marker": {"color": [COLOURS[role] for role in roles]},
                 "hovertemplate": f"<b>%{{y}}</b><br>{bar.name}: %{{text}}<extra></extra>",
             }
         )
     groups = len(chart.bars) > 1
     rows = len(chart.categories)
-    height = 88 + rows * max(38, 24 * len(chart.bars)) + (30 if groups else 0)
+    height = 54 + rows * max(38, 24 * len(chart.bars)) + (30 if groups else 0)
     layout = _layout(height, right=20)
     layout["xaxis"] |= _axis(chart.x, chart.x_range())
     layout["yaxis"] |= {
         "categoryorder": "array",
-        "categoryarray": list(reversed(chart.categories)),
+        "categoryarray": [_plain(name) for name in reversed(chart.categories)],
         "showgrid": False,
         "automargin": True,
         "ticksuffix": "  ",
@@ -151,6 +156,7 @@ def _bars(chart: BarChart) -> Json:
         "showlegend": groups,
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left"},
     }
+    layout["margin"]["b"] = 30  # what is along is said above the chart
     if groups:
         layout["margin"]["t"] = 34
         layout["legend"]["traceorder"] = "reversed"
@@ -217,7 +223,8 @@ def _edge_names(chart: Chart) -> list[Json]:
     ends, log = chart.y_range(), chart.y.log
     names = sorted(chart.names(), key=lambda name: name.y)
     heights = [inner * position(name.y, ends, log) for name in names]
-    moved = spread([min(max(h, 0.0), inner) for h in heights], _GAP)
+    moved = spread(heights, _GAP)
+    moved = [min(h, inner - _GAP * (len(moved) - 1 - i)) for i, h in enumerate(moved)]
     return [
         {
             "name": "label",
@@ -229,7 +236,7 @@ def _edge_names(chart: Chart) -> list[Json]:
             "y": log10(name.y) if log else name.y,
             "yanchor": "middle",
             "yshift": round(new - height),
-            "text": f"<b>{name.text}</b>" if name.bold else name.text,
+            "text": f"<b>{_plain(name.text)}</b>" if name.bold else _plain(name.text),
             "font": {"color": COLOURS[name.role]},
             "showarrow": False,
         }
@@ -248,7 +255,7 @@ def _end_names(chart: Chart) -> list[Json]:
             {
                 "x": log10(s.x[i]) if chart.x.log else s.x[i],
                 "y": log10(s.y[i]) if chart.y.log else s.y[i],
-                "text": s.name,
+                "text": _plain(s.name),
                 "font": {"color": COLOURS[s.role], "size": 11},
                 "showarrow": False,
                 "yshift": 12,

@@ -5,7 +5,7 @@ that a drawing is turned for a dark page by a mapping of colours.
 """
 
 from dataclasses import dataclass
-from math import log10
+from math import isfinite, log10
 from typing import Literal
 
 from anytrain.study import axes
@@ -117,12 +117,12 @@ class Chart:
 
     def names(self) -> list[Name]:
         """Names at the right edge: of series at their last points, and of lines across."""
+        (low, high), right = self.y_range(), self.x_range()[1]
         of_series = [
-            Name(s.name, s.x[-1], s.y[-1], s.role, s.width > 2)
+            Name(s.name, s.x[-1], min(max(s.y[-1], low), high), s.role, s.width > 2)
             for s in self.series
             if s.label == "edge" and s.x
         ]
-        right = self.x_range()[1]
         across = [m for m in self.marks if m.along == "y" and m.text]
         return [*of_series, *(Name(m.text, right, m.at, m.role) for m in across)]
 
@@ -151,7 +151,7 @@ class Chart:
             for s in self.series
             for row in (s.y, s.low, s.high)
             for x, v in zip(s.x, row, strict=False)
-            if v is not None and left <= x <= right
+            if v is not None and isfinite(v) and left <= x <= right
         ]
         values += [mark.at for mark in self.marks if mark.along == "y"]
         if not values:

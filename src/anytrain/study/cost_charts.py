@@ -21,22 +21,22 @@ def cost_charts(found: Findings) -> tuple[BarChart, ...]:
     if not spent:
         return ()
     ours, theirs = found.spent(found.anytime), found.spent(found.results.baseline)
-    once, study = "Tokens for a model at every horizon", "Tokens that the study spent"
+    once, study = "Tokens for a model at every horizon", "Tokens that the study takes"
     if ours and theirs and ours.one and theirs.one:
         share = 1 - ours.one / theirs.one
         once = (
             f"One {ours.arm} run serves all horizons with {_fewer(share)} tokens than "
             f"a {theirs.arm} for each"
         )
-    if ours and theirs and ours.tuning and theirs.tuning:
+    if ours and theirs and ours.reporting and theirs.reporting:
         share = 1 - (ours.tuning + ours.reporting) / (theirs.tuning + theirs.reporting)
         study = f"With tuning and reruns, {ours.arm} took {_fewer(share)} than {theirs.arm}"
     parts = cast(found.results, found.anytime)
     roles = tuple(parts[s.arm].role for s in spent)
-    return (
-        _chart("cost", once, spent, _KINDS[:1], roles),
-        _chart("spent", study, spent, _KINDS[1:]),
-    )
+    charts = [_chart("spent", study, spent, _KINDS[1:])]
+    if any(s.one for s in spent):  # something is chosen
+        charts.insert(0, _chart("cost", once, spent, _KINDS[:1], roles))
+    return tuple(charts)
 
 
 def _fewer(share: float) -> str:
@@ -57,7 +57,7 @@ def _chart(
     bars = tuple(
         Bar(
             label,
-            tuple(amount(s) / scale for s in spent),
+            tuple(amount(s) / scale if amount(s) else None for s in spent),
             tuple(tokens(amount(s)) for s in spent),
             role,
             roles,
@@ -70,5 +70,5 @@ def _chart(
         Axis(f"tokens trained, {suffix}" if suffix else "tokens trained"),
         tuple(s.arm for s in spent),
         bars,
-        notes=("A trunk that arms share counts for each of them.",),
+        notes=("As planned by what is chosen; a trunk that arms share counts for each of them.",),
     )

@@ -118,7 +118,8 @@ def _papers(found: Findings) -> tuple[Chart, ...]:
         mine = [row for row in rows if row.model == model]
         series = []
         for arm in ARMS:
-            part = known.get(arm, Part(_ROLES[arm], _shape(arm)))
+            part = known.get(arm) or known.get(arm.replace("_", "-"))
+            part = part or Part(_ROLES[arm], _shape(arm))
             series.append(
                 Series(
                     arm,
@@ -165,7 +166,9 @@ def regret_chart(found: Findings) -> BarChart | None:
     least = rows[0]
     return BarChart(
         "regret",
-        f"{least.arm} is never more than {least.nats:.4f} nats/token behind the best arm",
+        f"{least.arm} is never more than {least.nats:.4f} nats/token behind the best arm"
+        if least.nats > 0
+        else f"{least.arm} is the best arm at every horizon",
         Axis("regret: loss minus the best arm's, at the worst horizon, nats/token"),
         tuple(r.arm for r in rows),
         (

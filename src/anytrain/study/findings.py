@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from anytrain.study.paired import Interval
 from anytrain.study.readings import (
@@ -10,6 +11,7 @@ from anytrain.study.readings import (
     anytime,
     average,
     branched,
+    difference,
     differences,
     reading,
     variants,
@@ -102,16 +104,17 @@ def findings(results: Results) -> Findings:
     means = {key: mean for key, value in found.items() if (mean := average(value)) is not None}
     best, branch = anytime(results), branched(results)
     transient = _transient(results, branch)
+    settled = _settled(found.get((best, "one"), {}) if best else {}, transient)
     return Findings(
         results,
         best,
         branch,
         found,
         means,
-        _settled(found.get((best, "one"), {}) if best else {}, transient),
+        settled,
         _regrets(results),
         transient,
-        _verdicts(results, best, branch, found, means),
+        _verdicts(results, best, branch, found, means, settled),
         tuple(choice for choice in results.choices if choice.at_edge),
     )
 
@@ -125,14 +128,15 @@ def _settled(one: dict[float, Difference], transient: tuple[Transient, ...]) -> 
 
 
 def _regrets(results: Results) -> tuple[Regret, ...]:
-    """Of every arm and variant that was read at every horizon that any arm was read at."""
-    table = {
-        (arm, variant): {
-            h: r.loss for h in results.horizons if (r := reading(results, arm, h, variant))
-        }
-        for arm in results.arms
-        for variant in variants(results, arm)
-    }
+    """Of what was read at every horizon that anything was read at, on the seeds that all have."""
+    keys = [(arm, variant) for arm in results.arms for variant in variants(results, arm)]
+    table: dict[tuple[str, Variant], dict[float, float]] = {key: {} for key in keys}
+    for h in results.horizons:
+        found = {key: r for key in keys if (r := reading(results, key[0], h, key[1]))}
+        seeds = set.intersection(*(set(r.observations) for r in found.values())) if found else ()
+        for key, r in found.items():
+            if seeds:
+                table[key][h] = fmean(r.observations[seed].loss for seed in seeds)
     measured = {h for losses in table.values() for h in losses}
     best = {
         h: min((losses[h], arm) for (arm, _), losses in table.items() if h in losses)
@@ -151,10 +155,9 @@ def _regrets(results: Results) -> tuple[Regret, ...]:
 def _transient(results: Results, branch: str | None) -> tuple[Transient, ...]:
     out = []
     for h in results.horizons:
-        base = reading(results, results.baseline, h)
-        other = reading(results, branch, h) if branch else None
-        if base is not None and other is not None:
-            out.append(Transient(h, base.loss - other.loss))
+        d = difference(results, branch, h) if branch else None
+        if d is not None:
+            out.append(Transient(h, -d.seeds.mean))
     return tuple(out)
 
 
@@ -164,6 +167,7 @@ def _verdicts(
     branch: str | None,
     found: dict[tuple[str, Variant], dict[float, Difference]],
     means: dict[tuple[str, Variant], Interval],
+    settled: Interval | None,
 ) -> tuple[Verdict, ...]:
     """The three questions, of the anytime arm at its one choice."""
     name, base = best or "the horizon-free arm", results.baseline
@@ -182,7 +186,8 @@ def _verdicts(
         Verdict(
             ahead,
             mean.mean < 0 if whole and mean else None,
-            f"{interval(mean)} over {_count(len(one))}" if mean else "",
+            (f"{interval(mean)} over {_count(len(one))}" if mean else "")
+            + (f"; {interval(settled)} outside the transient" if settled else ""),
         ),
         _both(results, branch, one, whole),
     )
@@ -194,17 +199,18 @@ def _both(
     """Ahead of the baseline and of the branch at every horizon."""
     names = f"a tuned {results.baseline}" + (f" and {branch}" if branch else "")
     question = f"Is it ahead of {names} at every horizon, with one run and one setting?"
-    beside = {h: reading(results, branch, h) if branch else None for h in one}
     parts, gaps = [], [d.seeds.mean for d in one.values()]
     if gaps:
         parts.append(f"ahead of {results.baseline} at {_share(gaps)}")
     if branch:
-        more = [one[h].reading.loss - r.loss for h, r in beside.items() if r]
+        pairs = (difference(results, d.arm, h, "one", branch) for h, d in one.items())
+        more = [d for d in pairs if d is not None]
         whole = whole and len(more) == len(results.horizons)
-        gaps += more
+        gaps += [d.seeds.mean for d in more]
         if more:
-            worst = signed(max(more))
-            parts.append(f"ahead of {branch} at {_share(more)} (at worst {worst} to it)")
+            worst = max(more, key=lambda d: d.seeds.mean)
+            share = _share([d.seeds.mean for d in more])
+            parts.append(f"of {branch} at {share}, at worst {interval(worst.seeds)} to it")
     return Verdict(question, all(g < 0 for g in gaps) if whole else None, ", ".join(parts))
 
 

@@ -22,7 +22,11 @@ def key_figures(found: Findings) -> tuple[KeyFigure, ...]:
     results, arm = found.results, found.anytime
     if arm is None or not found.one:
         done, known = results.jobs
-        return (KeyFigure("Jobs done", f"{done} of {known}", "nothing is reported yet"),)
+        return (
+            KeyFigure(
+                "Jobs done", f"{done} of {known}", "no arm without a horizon is reported yet"
+            ),
+        )
     out = []
     for name, mean in (
         (f"Mean − tuned {results.baseline}", found.averages.get((arm, "one"))),

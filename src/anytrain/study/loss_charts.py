@@ -1,6 +1,9 @@
 """Loss against tokens: one anytime run beside runs that were planned for each horizon."""
 
 from collections.abc import Iterable
+from math import isfinite
+
+import numpy as np
 
 from anytrain.study.cast import cast, token_axis, units
 from anytrain.study.charts import Axis, Chart, Series
@@ -43,7 +46,7 @@ def _report(found: Findings, choice: Choice) -> list[Curve]:
 def mean_curve(curves: Iterable[Curve], weights: str) -> list[tuple[float, float, float, float]]:
     """(tokens, mean, smallest, largest) wherever every one of the curves was evaluated."""
     tables = [
-        dict(zip(curve.tokens, curve.losses[weights], strict=True))
+        {t: v for t, v in zip(curve.tokens, curve.losses[weights], strict=True) if isfinite(v)}
         for curve in curves
         if weights in curve.losses
     ]
@@ -137,12 +140,9 @@ def _on_the_way(found: Findings) -> Chart | None:
     )
     first = _BEFORE * results.horizons[0] * results.unit
     longest = lines[-1]
-    early = [
-        y - then
-        for x, y in zip(longest.x, longest.y, strict=True)
-        for at, then in zip(curve.x, curve.y, strict=True)
-        if at == x and x >= results.horizons[0] * results.unit
-    ]
+    shared = [x for x in longest.x if max(curve.x[0], results.horizons[0] * results.unit) <= x]
+    then = np.interp(np.log(shared), np.log(curve.x), curve.y)
+    early = [y - other for y, other in zip(longest.y[-len(shared) :], then, strict=False)]
     cost = f": up to {max(early):.2f} nats/token above" if early and max(early) > 0.005 else ""
     return Chart(
         "figure1",

@@ -88,11 +88,15 @@ def reading(
 
 
 def difference(
-    results: Results, arm: str, horizon: float, variant: Variant | None = None
+    results: Results,
+    arm: str,
+    horizon: float,
+    variant: Variant | None = None,
+    to: str | None = None,  # another arm than the baseline
 ) -> Difference | None:
     """An arm minus the baseline on the seeds both have; None where they have none in common."""
     ours = reading(results, arm, horizon, variant)
-    base = reading(results, results.baseline, horizon)
+    base = reading(results, to or results.baseline, horizon)
     if ours is None or base is None:
         return None
     by_seed = {

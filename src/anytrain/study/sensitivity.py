@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from math import isfinite
 
 from anytrain.study.results import Observation, Results
 
@@ -64,8 +65,9 @@ def _profile(results: Results, arm: str, horizon: float, key: str) -> dict[float
         if text is None or (choice is not None and weights != choice.weights):
             continue
         loss = sum(o.loss for o in found) / len(found)
-        value = float(text)
-        out[value] = min(loss, out.get(value, loss))
+        if isfinite(loss):  # else it diverged
+            value = float(text)
+            out[value] = min(loss, out.get(value, loss))
     return out
 
 

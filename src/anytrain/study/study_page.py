@@ -31,6 +31,8 @@ def write_page(
     """
     figures.require()
     plotly = _plotly()
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; a directory, there or not, is valid")
     found = findings(results)
     parts = (*own_sections(found), *sections)
     written: dict[Path, str | bytes] = {}
@@ -139,7 +141,7 @@ def _figure(chart: Drawn) -> str:
     measured = chart.x.title if isinstance(chart, BarChart) else chart.y.title
     notes = "".join(f"<p>{escape(note)}</p>" for note in chart.notes)
     return (
-        f'<figure id="{chart.name}"><h3>{escape(chart.title)}</h3>'
+        f'<figure id="figure-{chart.name}"><h3>{escape(chart.title)}</h3>'
         f'<p class="unit">{escape(measured)}</p>'
         f'<div class="plot" id="plot-{chart.name}" role="img" aria-label="{escape(chart.title)}">'
         f"</div><figcaption>{notes}</figcaption></figure>"
@@ -149,7 +151,8 @@ def _figure(chart: Drawn) -> str:
 def _table(table: Table) -> str:
     sides = [' class="number"' if table.numbers(i) else "" for i in range(len(table.columns))]
     head = "".join(
-        f'<th scope="col"{side}><button type="button">{escape(_kept(name))}</button></th>'
+        f'<th scope="col"{side}{_wide(name)}>'
+        f'<button type="button">{escape(_kept(name))}</button></th>'
         for name, side in zip(table.columns, sides, strict=True)
     )
     rows = "".join(f"<tr>{''.join(_cells(table, row))}</tr>" for row in table.rows)
@@ -161,6 +164,10 @@ def _table(table: Table) -> str:
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
     )
+
+
+def _wide(name: str) -> str:
+    return ' style="min-width:7rem"' if len(name) > 16 else ""
 
 
 def _kept(name: str) -> str:

@@ -41,9 +41,9 @@ def facts(found: Findings, command: str) -> Section:
     return Section(
         "The study",
         facts={
+            "unit": f"{tokens(results.unit)} tokens",
             **results.facts,
-            "unit": f"{tokens(results.unit)} tokens; horizons "
-            + ", ".join(f"{h:g}×" for h in results.horizons),
+            "horizons": ", ".join(f"{h:g}×" for h in results.horizons),
             "seeds": f"tuned with {_list(results.tune_seeds)}, "
             f"reported with {_list(results.report_seeds)}",
             "jobs": f"{done} of {known} done, {tokens(results.trained)} tokens trained",
@@ -68,7 +68,9 @@ def _answers(found: Findings) -> Section:
 
 
 def _curves(found: Findings) -> Section:
-    return Section("Loss against tokens", charts=loss_charts(found), tables=(loss_table(found),))
+    table = loss_table(found)
+    known = any(cell.value is not None for row in table.rows for cell in row)
+    return Section("Loss against tokens", (), loss_charts(found), (table,) if known else ())
 
 
 def _differences(found: Findings) -> Section:

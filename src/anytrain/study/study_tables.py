@@ -32,8 +32,8 @@ def difference_table(found: Findings) -> Table:
             f"Coloured: zero is outside the interval over seeds. Every horizon's {base} is tuned "
             "and trained for it, and differences are of runs that share a seed and so the order "
             "of the data.",
-            "Over seeds and sequences: held-out sequences are drawn too (crossed random effects, "
-            "Satterthwaite).",
+            "Over seeds and sequences: the held-out sequences are a sample too (crossed random "
+            "effects, Satterthwaite; never narrower than over seeds alone).",
         ),
     )
 
@@ -194,7 +194,7 @@ def spent_table(found: Findings) -> Table:
     base = found.spent(found.results.baseline)
     rows = []
     for s in found.results.spent:
-        saved = 1 - s.one / base.one if base and base.one else None
+        saved = 1 - s.one / base.one if base and base.one and s is not base else None
         whole = s.tuning + s.reporting
         cells = [Cell(tokens(v), v) for v in (s.one, s.tuning, s.reporting, whole)]
         share = Cell("—") if saved is None else Cell(f"{100 * saved:.0f}%".replace("-", "−"), saved)

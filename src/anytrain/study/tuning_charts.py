@@ -1,23 +1,28 @@
 """What tuning saw: how sharp the choice of the rate is, and which average wins when."""
 
+from collections.abc import Sequence
+from statistics import median
+
 from anytrain.study.cast import horizon_axis, ramp, units
 from anytrain.study.charts import Axis, Chart, Mark, Series
 from anytrain.study.findings import Findings
 from anytrain.study.sensitivity import Sensitivity, sensitivity
 from anytrain.study.winners import Winners, winners
 
-_TALL = 4.0  # an average this many times the others' median is cut off at the chart's top
+# What is this many times the median above the best is cut off.
+_TALL_RATE, _TALL_AVERAGE = 15.0, 6.0
 
 
 def rate_charts(found: Findings) -> tuple[Chart, ...]:
     """A chart an arm on one scale: loss above the best of its horizon against the rate."""
     results = found.results
-    all_of = [s for arm in results.arms if (s := sensitivity(results, arm)) is not None]
+    tuned = {choice.arm: None for choice in results.choices}
+    all_of = [s for arm in tuned if (s := sensitivity(results, arm)) is not None]
     if not all_of:
         return ()
-    highest = max(v for s in all_of for row in s.above.values() for v in row.values())
-    ends = (-0.04 * highest, 1.12 * highest or 0.01)
-    return tuple(_rate(found, s, ends) for s in all_of)
+    above = [v for s in all_of for row in s.above.values() for v in row.values()]
+    highest = _highest(above, above, _TALL_RATE)
+    return tuple(_rate(found, s, (-0.04 * highest, 1.12 * highest)) for s in all_of)
 
 
 def _rate(found: Findings, s: Sensitivity, ends: tuple[float, float]) -> Chart:
@@ -38,22 +43,38 @@ def _rate(found: Findings, s: Sensitivity, ends: tuple[float, float]) -> Chart:
                 ),
             )
         )
-    best = sorted(set(s.best.values()))
-    where = f"{best[0]:g}" if len(best) == 1 else f"{best[0]:g} to {best[-1]:g}"
-    moves = "one rate at every horizon" if len(best) == 1 else "best rates"
+    cut = any(v > ends[1] for row in s.above.values() for v in row.values())
+    name = s.key.rpartition(".")[2]
     return Chart(
         f"rate-{s.arm}",
-        f"{s.arm}: {moves}, {where}",
+        _rate_title(s),
         Axis(
-            s.key.rpartition(".")[2],
+            "peak learning rate" if name == "peak" else name,
             log=min(values) > 0,
             ticks=tuple((v, f"{v:g}") for v in values),
         ),
         Axis("tuning loss above the best, nats/token", range=ends),
         tuple(series),
         notes=(
-            "The best of the other settings at each value; one line a horizon, darker is longer.",
+            "One line a horizon, darker is longer; the best of the other settings at each value."
+            + (" Lines that leave at the top go on." if cut else ""),
         ),
+    )
+
+
+def _rate_title(s: Sensitivity) -> str:
+    """Where the best rate is, from the shortest horizon to the longest."""
+    shortest, longest = min(s.best), max(s.best)
+    first, last = s.best[shortest], s.best[longest]
+    values = sorted(set(s.best.values()))
+    if len(values) == 1:
+        return f"{s.arm}: one rate at every horizon, {first:g}"
+    if first == last:
+        return f"{s.arm}: best rates from {values[0]:g} to {values[-1]:g}"
+    way = "falls" if last < first else "rises"
+    return (
+        f"{s.arm}: the best rate {way} from {first:g} at {units(shortest)} to {last:g} at "
+        f"{units(longest)}"
     )
 
 
@@ -72,7 +93,10 @@ def _averages(found: Findings, w: Winners) -> Chart:
     chosen = w.choice.weights
     names = list(dict.fromkeys(name for row in w.above.values() for name in row))
     others = ["other1", "other2", "other3", "ink", "average"]
-    series, highest = [], _cut(w)
+    series: list[Series] = []
+    above = [v for row in w.above.values() for v in row.values()]
+    averaged = [v for row in w.above.values() for name, v in row.items() if name != "raw"]
+    highest = 1.12 * _highest(above, averaged, _TALL_AVERAGE)
     for name in names:
         points = [(h, row[name]) for h, row in w.above.items() if name in row]
         if min(y for _, y in points) > highest:
@@ -114,8 +138,11 @@ def _averages(found: Findings, w: Winners) -> Chart:
     )
 
 
-def _cut(w: Winners) -> float:
-    """The axis ends above all averages; raw weights far above them would flatten the rest."""
-    averaged = [v for row in w.above.values() for name, v in row.items() if name != "raw"]
-    top = max(averaged, default=0.0)
-    return 1.12 * (w.highest if w.highest <= _TALL * top or not top else top)
+def _highest(values: Sequence[float], typical: Sequence[float], tall: float) -> float:
+    """The largest that is no more than `tall` times the median of the typical ones above zero.
+
+    What diverged, or has not forgotten its start, would flatten the rest.
+    """
+    above = [value for value in typical if value > 0] or [0.01]
+    cut = tall * median(above)
+    return max([value for value in values if 0 < value <= cut] or [cut])

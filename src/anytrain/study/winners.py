@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from math import isfinite
 
 from anytrain.evaluations import RAW
 from anytrain.study.results import Choice, Results
@@ -41,7 +42,7 @@ def winners(results: Results, arm: str) -> Winners | None:
         return None
     losses: dict[tuple[float, str], list[float]] = defaultdict(list)
     for o in results.observations:
-        if (o.arm, o.phase, o.setting) == (arm, "report", choice.setting):
+        if (o.arm, o.phase, o.setting) == (arm, "report", choice.setting) and isfinite(o.loss):
             losses[o.horizon, o.weights].append(o.loss)
     above: dict[float, dict[str, float]] = {}
     for h in results.horizons:
