@@ -17,15 +17,22 @@ from anytrain.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The file, where its runs go, and what trains them."""
-    parser.add_argument("study", metavar="STUDY.toml", type=Path, help="the study file")
+    parser.add_argument("study", metavar="STUDY.toml", type=Path, nargs="?", help="the study file")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="runs and results")
     parser.add_argument("--executor", default="local", metavar="KIND[:KEY=VALUE,…]",
                         help="local (slots=2), ray (address=…), slurm (partition=…)")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="print what would be trained")
+    parser.add_argument("--job", metavar="NAME", help="train one of its runs: what executors start")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train what is missing; write the results as far as they are, however it ends."""
+    if args.job is not None:
+        from anytrain.study.work import work
+
+        return work(args.out, args.job)
+    if args.study is None:
+        raise UserError("study needs a study file: anytrain study STUDY.toml --out DIR")
     from anytrain.study.design import Design
     from anytrain.study.gather import Study
 

@@ -64,7 +64,8 @@ def command(study: Study, job: Job) -> list[str]:
     path = study.out / "jobs" / f"{job.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(job.to_json(), indent=1))
-    return [sys.executable, "-m", "anytrain.study.work", str(study.out.resolve()), job.name]
+    words = ["study", "--out", str(study.out.resolve()), "--job", job.name]
+    return [sys.executable, "-m", "anytrain", *words]
 
 
 def log(study: Study, job: Job) -> Path:

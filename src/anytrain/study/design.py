@@ -111,7 +111,7 @@ class Table:
     baseline: str | None = None  # None: the first arm with a horizon
     seeds: Seeds = Seeds()
     settings: dict[str, Any] = field(default_factory=dict)  # for every run
-    per_doubling: int = 2  # evaluations of a run without a horizon, from a quarter unit on
+    per_doubling: int = 2  # evaluations of a run, from a quarter unit on
 
     def __post_init__(self) -> None:
         found = self.horizons
@@ -225,15 +225,13 @@ class Design:
         """In tokens."""
         return [round(horizon * self.unit) for horizon in self.table.horizons]
 
-    def moments(self, kind: Kind) -> list[int]:
-        """Tokens at which a run is evaluated: horizons, and between them where it has none."""
-        asked = set(self.horizons)
-        if kind == "free":
-            count = self.table.per_doubling
-            last, tokens, number = max(asked), self.unit / 4, 0
-            while (moment := round(tokens * 2 ** (number / count))) < last:
-                asked.add(moment)
-                number += 1
+    def moments(self) -> list[int]:
+        """Tokens at which a run is evaluated: horizons, and between them from a quarter unit on."""
+        asked, count = set(self.horizons), self.table.per_doubling
+        number = 0
+        while (moment := round(self.unit / 4 * 2 ** (number / count))) < max(self.horizons):
+            asked.add(moment)
+            number += 1
         return sorted(asked)
 
     def recipe(self, arm: str, point: Point, horizon: float) -> Recipe:

@@ -20,6 +20,7 @@ from anytrain.training.config import Recipe, Snapshots, Split
 
 # Tables of a recipe that decide no weights.
 _BESIDE = ("name", "averages", "evaluate", "checkpoint", "snapshots", "log", "unit")
+_READ = 4  # evaluations of a branch
 _RARELY = Quantity(1e9, "seconds")
 
 
@@ -179,13 +180,18 @@ def _finished(design: Design, job: Job) -> Job:
     """With the moments of evaluations and checkpoints, which depend on all that use it."""
     recipe = job.recipe
     free = job.leave is None and schedules.horizon(recipe.built_schedule()) is None
-    at = design.moments("free") if free else [job.until]
+    at = design.moments() if job.leave is None else _along(job.leave.begins, job.until)
     evaluate = replace(recipe.evaluate, at=_quantities(at))
     keeps = job.keeps | (set(design.horizons) if free else set())  # rebuilt from afterwards
     keep = replace(recipe.checkpoint, at=_quantities(sorted(keeps)))
     if job.leave is not None:  # the trunk's averages and snapshots are not the branch's
         recipe = replace(recipe, averages={}, snapshots=None)
     return replace(job, recipe=replace(recipe, name=job.name, evaluate=evaluate, checkpoint=keep))
+
+
+def _along(begins: int, until: int) -> list[int]:
+    """Tokens at which a branch is evaluated: a law of decay is not fitted to its end alone."""
+    return [begins + round((until - begins) * k / _READ) for k in range(1, _READ + 1)]
 
 
 def _quantities(moments: Iterable[int]) -> tuple[Quantity, ...]:

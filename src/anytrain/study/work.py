@@ -1,30 +1,29 @@
-"""The process that trains one job of a study: `python -m anytrain.study.work OUT NAME`.
+"""Training one job of a study: what `anytrain study --out OUT --job NAME` does, in a process alone.
 
 Safe to start again: what is there goes on, what is done ends at once.
 """
 
 import json
-import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from anytrain.cli.main import guarded
-from anytrain.errors import UserError
 from anytrain.files import read_json, write_atomic
 from anytrain.grammar import Quantity, WeightsName
 from anytrain.rundir import RunDir
-from anytrain.study.rebuild import rebuild
 from anytrain.training import recipes
-from anytrain.training.config import Recipe
-from anytrain.training.fork import Branch, fork
-from anytrain.training.pretrain import Request, pretrain
-from anytrain.training.stopping import Interrupted, Stop
+
+if TYPE_CHECKING:
+    from anytrain.training.config import Recipe
 
 STOPPED = 3  # by a signal; what is there goes on when it is started again
 
 
 def work(out: Path, name: str) -> int:
     """Train a job to its end. 0: done; STOPPED: to be started again."""
+    from anytrain.selection.rebuilt import rebuild
+    from anytrain.training.pretrain import Request, pretrain
+    from anytrain.training.stopping import Interrupted, Stop
+
     job = read_json(out / "jobs" / f"{name}.json")
     rundir = RunDir(out / "runs" / name)
     rundir.path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,8 +47,10 @@ def work(out: Path, name: str) -> int:
     return STOPPED if outcome.signalled else 0
 
 
-def _leave(out: Path, rundir: RunDir, recipe: Recipe, job: dict[str, Any]) -> None:
+def _leave(out: Path, rundir: RunDir, recipe: "Recipe", job: dict[str, Any]) -> None:
     """Fork the trunk where its decay begins; a branch has no averages of its own."""
+    from anytrain.training.fork import Branch, fork
+
     leave = job["leave"]
     end = Quantity(float(job["until"]), "tokens")
     branch = Branch(leave["cooldown"], end, leave["shape"], leave["final"])
@@ -61,7 +62,7 @@ def _leave(out: Path, rundir: RunDir, recipe: Recipe, job: dict[str, Any]) -> No
     fork(WeightsName(str(out / "runs" / leave["trunk"])), rundir.path, settings, branch, _say)
 
 
-def _as_begun(rundir: RunDir, recipe: Recipe) -> Recipe:
+def _as_begun(rundir: RunDir, recipe: "Recipe") -> "Recipe":
     """With the averages the run began with: one that is added later is not of its whole past."""
     begun = recipes.recipe(rundir.recipe, str(rundir.path))
     table = recipe.table()
@@ -74,13 +75,3 @@ def _as_begun(rundir: RunDir, recipe: Recipe) -> Recipe:
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-def main(argv: list[str]) -> int:
-    if len(argv) != 2:
-        raise UserError("python -m anytrain.study.work OUT NAME")
-    return work(Path(argv[0]), argv[1])
-
-
-if __name__ == "__main__":
-    sys.exit(guarded(lambda: main(sys.argv[1:])))
