@@ -55,10 +55,7 @@ def _rate(found: Findings, s: Sensitivity, ends: tuple[float, float]) -> Chart:
         ),
         Axis("tuning loss above the best, nats/token", range=ends),
         tuple(series),
-        notes=(
-            "One line a horizon, darker is longer; the best of the other settings at each value."
-            + (" Lines that leave at the top go on." if cut else ""),
-        ),
+        notes=("Lines that leave at the top go on.",) if cut else (),
     )
 
 
