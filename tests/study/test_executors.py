@@ -118,6 +118,13 @@ def test_visible_gpus(visible: str, gpus: list[str], monkeypatch: pytest.MonkeyP
     assert local._gpus() == gpus
 
 
+def test_gpus_are_counted_as_cuda_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [Path("/dev") / name for name in ("nvidia3", "nvidiactl", "nvidia-uvm", "nvidia7")]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(there))
+    assert local._gpus() == ["0", "1"]
+
+
 PARENT = """
 import sys
 from pathlib import Path

@@ -64,6 +64,19 @@ def test_it_predicts_a_decay_it_has_not_seen(name: str) -> None:
     assert abs(missed) < 0.1 * undecayed
 
 
+def test_three_points_of_a_decay_do_not_promise_anything_at_all() -> None:
+    """Losses of the other law, a constant run and a cooldown's last points: within the drop."""
+    truth = TRUE["annealing"]
+    constant = measured(truth, CONSTANT, 8000, 4e-3)
+    wsd = rates(WSD, 1000)
+    at = np.array([800, 900, 1000])
+    found = fit(MultiPower(), [constant, Measured(wsd, at, truth.predict(wsd, at))])
+    held = measured(truth, WSD, 8000)
+    missed = found.predict(held.rates, held.steps)[-1] - held.losses[-1]
+    undecayed = truth.predict(constant.rates, np.array([8000]))[0] - held.losses[-1]
+    assert abs(missed) < 0.5 * undecayed
+
+
 def written_out(law: Law, values: tuple[float, ...], lr: NDArray[np.float64], t: int) -> float:
     """D at step t as its paper has it, every sum by hand."""
     drops = {k: a - b for k, (a, b) in enumerate(pairwise(lr), 2) if k > int(np.argmax(lr)) + 1}

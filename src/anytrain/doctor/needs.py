@@ -18,6 +18,7 @@ NEEDS: dict[str, tuple[str, ...]] = {  # verb -> packages, named alike by pip an
     "release": _TENSORS,
     "merge": ("numpy", "tokenizers"),
     "generate": _TENSORS,
+    "study": (*_TRAINER, "pyarrow"),
     "report": ("numpy",),
     "theory": ("numpy", "numba"),
 }
@@ -39,7 +40,13 @@ OPTIONS = (
     Option("train", "fsspec", "mirror", "checkpoint.mirror=LOCATION"),
     Option("release", "transformers", "transformers", "loading what was released"),
     Option("merge", "matplotlib", "report", "--curve"),
+    Option("study", "matplotlib", "report", "its figures"),
+    Option("study", "plotly", "report", "its page"),
+    Option("study", "scipy", "report", "the laws of decayed runs"),
+    Option("study", "ray", "ray", "--executor ray"),
+    Option("study", "submitit", "slurm", "--executor slurm"),
     Option("report", "matplotlib", "report", "--out"),
+    Option("report", "plotly", "report", "--live"),
     Option("theory", "matplotlib", "report", "the picture of sweep"),
 )
 

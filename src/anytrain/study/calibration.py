@@ -16,6 +16,8 @@ from anytrain.study.frontier import warmup_tokens
 from anytrain.study.predict import LEVEL, Forecast, TooEarly, forecast
 from anytrain.study.results import Curve, Phase, Results
 
+_STEP = 0.005  # of half the tokens: the step that reaches it goes past it by a part of its own
+
 
 @dataclass(frozen=True)
 class Hindsight:
@@ -110,7 +112,7 @@ def best_points(curve: Curve) -> list[tuple[float, float]]:
 def _hindsight(curve: Curve, after: float) -> Hindsight:
     points = best_points(curve)
     end = points[-1][0] if points else 0.0
-    past = [(d, v) for d, v in points if d <= end / 2 * (1 + 1e-6)]
+    past = [(d, v) for d, v in points if d <= end / 2 * (1 + _STEP)]
     ahead = forecast(past, after)
     measured = past[-1][1] - _at(points, min(2 * past[-1][0], end))
     return Hindsight(

@@ -14,10 +14,10 @@ from anytrain.losses import Losses, kept
 from anytrain.rundir import RunDir
 from anytrain.study.choose import choose
 from anytrain.study.design import Design
+from anytrain.study.facts import facts
 from anytrain.study.jobs import Job, Plan, Use, plan
 from anytrain.study.later import Missing, joined, missing
 from anytrain.study.results import Choice, Curve, Observation, Results, Spent
-from anytrain.study.words import tokens as words
 
 
 class Study:
@@ -146,9 +146,14 @@ class Study:
             spent=tuple(self._spent(arm) for arm in design.table.arms),
             trained=sum(self._trained(job) for job in jobs),
             jobs=(sum(self.over(job) for job in jobs), len(plan_.jobs)),
-            facts=self._facts(),
+            facts=facts(self.design, self._begun()),
             sequences=self._sequences(observed) if sequences else {},
         )
+
+    def _begun(self) -> RunDir | None:
+        """Any run that is there."""
+        runs = (self.run(job) for job in self.plan.jobs.values() if job.rebuilds is None)
+        return next((run for run in runs if run.exists), None)
 
     def _curves(self) -> Iterable[Curve]:
         seen = set()
@@ -222,27 +227,6 @@ class Study:
         for one in [*later, job]:
             both |= kept(self.run(one), step)
         return both
-
-    def _facts(self) -> dict[str, str]:
-        """What was trained, on what, by what."""
-        recipe = self.design.first
-        train, shape = recipe.train, recipe.model
-        begun = [run for job in self.plan.jobs.values() if (run := self.run(job)).exists]
-        identity = begun[0].identity if begun else {}
-        facts = {
-            "model": f"{shape.layers} layers of width {shape.width}, {shape.norm}, "
-            f"{shape.activation}, {shape.non_embedding:,} non-embedding parameters",
-            "data": ", ".join(recipe.data.sources),
-            "batch": f"{train.batch} × {train.context} = {train.tokens_per_step:,} tokens a step",
-            "unit": f"{words(self.design.unit)} tokens, "
-            f"{self.design.unit / train.tokens_per_step:,.0f} steps",
-            "validation": f"{recipe.evaluate.tokens}, one half to choose, the other to report",
-            "decided once": ", ".join(f"{k} {v}" for k, v in
-                                      (identity.get("decisions") or {}).items()),
-            "versions": ", ".join(f"{k} {v}" for k, v in
-                                  (identity.get("versions") or {}).items()),
-        }  # fmt: skip
-        return {key: value for key, value in facts.items() if value}
 
 
 def diverged(run: RunDir) -> bool:

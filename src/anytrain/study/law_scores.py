@@ -1,10 +1,11 @@
 """How well the loss-curve laws predict where decayed runs end, from the same seed's other runs.
 
-A law is fitted to the raw losses of the constant arm's run and of one decayed run, the shortest,
-because a constant rate alone says nothing of decay. It then predicts the end of every other
-decayed run of that seed: of the longer branches and of the runs that were planned for a horizon.
-Two predictors that need no law stand beside it: that a decay brings nothing, and that it brings
-what it brought in the run that was fitted.
+A law is fitted to the raw losses of the constant arm's run and of the shortest decayed run,
+because a constant rate alone says nothing of decay; of the two shortest, where the first was
+evaluated fewer than three times, because one loss says how much a decay brought and not how fast.
+It then predicts the end of every other decayed run of that seed: of the longer branches and of the
+runs that were planned for a horizon. Two predictors that need no law stand beside it: that a decay
+brings nothing, and that it brings what it brought in the last run that was fitted.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from anytrain.study.laws import LAWS, Law, Measured, fit, require
 from anytrain.study.results import Curve, Results
 
 NO_DROP, SAME_DROP = "no drop", "the same drop again"
+_ENOUGH = 3  # losses of a decay that is fitted
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,16 @@ class Score:
 def scores(results: Results, out: Path, laws: Sequence[Law] = LAWS) -> tuple[Score, ...]:
     """Of every report seed; `out` is the study's directory, whose recipes have the schedules.
 
-    Seeds whose constant run or whose recipes are not there, or that have one decayed run only, are
-    left out. Raises where scipy is not installed.
+    Seeds whose constant run or whose recipes are not there, or without a decayed run that was not
+    fitted, are left out. Raises where scipy is not installed.
     """
     require()
     found: list[Score] = []
     for seed in results.report_seeds:
         constant, decayed = _runs(results, out, seed)
-        if constant is None or len(decayed) < 2:
-            continue
-        found += _of_seed(constant, decayed, laws)
+        count = 1 if decayed and len(decayed[0].measured.steps) >= _ENOUGH else 2
+        if constant is not None:
+            found += _of_seed(constant, decayed[:count], decayed[count:], laws)
     return tuple(found)
 
 
@@ -136,17 +138,20 @@ def learning_rates(recipe: Record, steps: int) -> NDArray[np.float64]:
 # --- predictions -----------------------------------------------------------------------------
 
 
-def _of_seed(constant: _Run, decayed: Sequence[_Run], laws: Sequence[Law]) -> list[Score]:
-    """Fit on the constant run and the first of `decayed`, predict the ends of the others."""
-    first, rest = decayed[0], decayed[1:]
-    drop = _undecayed(constant, first) - float(first.measured.losses[-1])
+def _of_seed(
+    constant: _Run, known: Sequence[_Run], rest: Sequence[_Run], laws: Sequence[Law]
+) -> list[Score]:
+    """Fit on the constant run and the decayed ones that are `known`, predict how `rest` ends."""
+    if not rest:
+        return []
+    drop = _undecayed(constant, known[-1]) - float(known[-1].measured.losses[-1])
     found = []
     for run in rest:
         kept = _undecayed(constant, run)
         found += [_score(NO_DROP, run, kept), _score(SAME_DROP, run, kept - drop)]
     for law in laws:
         try:
-            fitted = fit(law, [constant.measured, first.measured])
+            fitted = fit(law, [constant.measured, *(run.measured for run in known)])
         except UserError:  # too few evaluations for this law
             continue
         for run in rest:

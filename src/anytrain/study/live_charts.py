@@ -13,7 +13,7 @@ from anytrain.study.tail import Point
 from anytrain.study.words import tokens
 
 _BACK = 32.0  # the loss is shown from so many times fewer tokens on: five doublings
-_BINS = 120  # means along the axis, of training loss and throughput
+_BINS = 60  # means along the axis, of training loss and throughput
 
 
 def charts(name: str, read: Reading) -> tuple[Chart, ...]:
@@ -46,7 +46,7 @@ def _loss(name: str, read: Reading) -> Chart | None:
     shown = [e for e in read.found if first <= e.tokens]
     names = list(dict.fromkeys(n for e in shown for n in e.losses))
     best = shown[-1].best[0] if shown else None
-    series = [_training(read.points, first, role="average" if shown else "best")]
+    series = [_training(read.points, first, role="ramp2" if shown else "best")]
     for weights in sorted(names, key=lambda n: (n == best, n == RAW)):
         at = [e for e in shown if weights in e.losses]
         series.append(
@@ -89,14 +89,14 @@ def _training(points: Sequence[Point], first: float, role: str) -> Series:
     if shown:
         width = (log10(shown[-1].tokens / first) or 1.0) / _BINS
         for point in shown:
-            bins.setdefault(int(log10(point.tokens / first) / width), []).append(point)
+            place = min(int(log10(point.tokens / first) / width), _BINS - 1)
+            bins.setdefault(place, []).append(point)
     return Series(
         "training",
         tuple(float(group[-1].tokens) for group in bins.values()),
         tuple(sum(p.loss for p in group) / len(group) for group in bins.values()),
         role=role,
         width=1.0,
-        dash=True,
     )
 
 
@@ -135,7 +135,7 @@ def _throughput(name: str, read: Reading) -> Chart | None:
     top = max(2 * middle, min(max(y), 3 * middle)) * 1.05
     return Chart(
         f"{name}-pace",
-        "Throughput",
+        "Throughput, evaluations and checkpoints included",
         Axis("tokens", ticks=ticks(0.0, x[-1]), range=(0.0, x[-1] * 1.02)),
         Axis("tokens a second", ticks=ticks(0.0, top), range=(0.0, top)),
         (line,),

@@ -90,7 +90,7 @@ def _now(watch: Watch, read: Reading | None, problem: str | None) -> str:
 
 def _position(read: Reading) -> str:
     now = read.now
-    parts = [read.recipe] if read.recipe else []
+    parts = [read.recipe] if read.recipe not in ("", read.path.resolve().name) else []
     parts += [f"step {now.step:,}", f"{tokens(now.tokens)} tokens"]
     if now.seconds is not None:
         parts.append(f"{span(now.seconds)} trained")
@@ -111,7 +111,11 @@ def _best(read: Reading) -> tuple[str, str, str]:
         return "Best model now", "—", f"no evaluation yet; {note}"
     name, value = best.best
     noise = f"± {best.stderr[name]:.4f} " if name in best.stderr else ""
-    return "Best model now", f"{value:.4f}", f"{noise}nats/token: {name}, at {tokens(best.tokens)}"
+    return (
+        "Best model now",
+        f"{value:.4f}",
+        f"{noise}nats/token: {name}, {tokens(best.tokens)} tokens",
+    )
 
 
 def _next(read: Reading) -> tuple[str, str, str]:

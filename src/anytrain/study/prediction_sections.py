@@ -147,9 +147,11 @@ def laws(found: tuple[Score, ...]) -> Section:
         "The annealing law (Tissue 2024, arXiv:2408.11029) and the multi-power law (Luo 2025, "
         "arXiv:2503.12811) predict a loss curve from the learning rates alone. Here each is "
         "fitted, for each seed, to the raw losses of the constant run and of the shortest decayed "
-        "run, and predicts where the others ended.",
+        "run (the two shortest, where that was evaluated fewer than three times), and predicts "
+        "where the others ended. So little decay does not determine all of a law: how fast it "
+        "works (λ; C, β and γ) has a weak prior of ours around the values of its authors.",
         f"“{NO_DROP}” takes the constant run's own loss at the same tokens; “{SAME_DROP}” takes "
-        "off what the fitted decay brought.",
+        "off what the last fitted decay brought.",
     )
     return Section("Laws that predict a decayed run", paragraphs, (_law_chart(found),), (table,))
 
@@ -184,5 +186,7 @@ def _law_chart(found: tuple[Score, ...]) -> Chart:
         Axis("units", log=True, ticks=tuple((h, f"{h:g}×") for h in horizons)),
         Axis("predicted − measured, nats/token", signed=True),
         tuple(series),
-        notes=("Every point is one run of one seed; above 0 the law expected too little.",),
+        notes=(
+            "Every point is one run of one seed; above 0 the decay brought more than predicted.",
+        ),
     )

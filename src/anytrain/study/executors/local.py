@@ -153,5 +153,6 @@ def _gpus() -> list[str]:
         names = [name.strip() for name in visible.split(",")]
         hidden = next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))
         return names[:hidden]  # CUDA looks no further than the first name that is not valid
-    devices = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
-    return sorted((name for name in devices if name.isdigit()), key=int)
+    # counted, not named: a container may have /dev/nvidia3 alone, and CUDA calls it 0
+    devices = [path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdigit()]
+    return [str(number) for number in range(len(devices))]
