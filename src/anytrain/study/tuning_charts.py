@@ -120,7 +120,7 @@ def _averages(found: Findings, w: Winners) -> Chart:
     said = f"{best[0]} wins at every horizon" if len(best) == 1 else f"{', then '.join(best)} win"
     return Chart(
         f"averages-{w.choice.arm}",
-        f"{w.choice.arm}: {said}; {chosen} is {w.gain():.4f} below the raw weights"
+        f"{w.choice.arm}: {said}; {chosen} is on average {w.gain():.4f} below raw"
         if w.raw
         else f"{w.choice.arm}: {said}",
         horizon_axis(results),
