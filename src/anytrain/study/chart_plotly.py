@@ -13,7 +13,7 @@ from anytrain.study.charts import COLOURS, Axis, BarChart, Chart, Drawn, Mark, S
 from anytrain.study.words import signed, tokens
 
 HEIGHT = 380  # pixels
-_TOP, _BOTTOM, _LEFT = 10, 62, 50
+_TOP, _LEFT = 10, 50
 _GAP = 16  # pixels between two names
 _LETTER = 7.2  # pixels of a letter, about
 _FONT = 'system-ui,-apple-system,"Segoe UI",Roboto,sans-serif'
@@ -37,6 +37,7 @@ def _lines(chart: Chart) -> Json:
     data = [trace for series in chart.series for trace in _traces(series, chart)]
     longest = max((len(name.text) for name in chart.names()), default=0)
     layout = _layout(HEIGHT, right=22 + longest * _LETTER)
+    layout["margin"]["b"] = _below(chart)
     layout["xaxis"] |= _axis(chart.x, chart.x_range()) | {
         "showgrid": False,
         "showline": True,
@@ -46,6 +47,11 @@ def _lines(chart: Chart) -> Json:
     layout["shapes"] = [_shape(mark) for mark in chart.marks]
     layout["annotations"] = [*_edge_names(chart), *_end_names(chart), *_mark_names(chart)]
     return {"data": data, "layout": layout}
+
+
+def _below(chart: Chart) -> int:
+    """Pixels for ticks of one line or two, and the title."""
+    return 62 if any("\n" in text for _, text in chart.x.ticks) else 48
 
 
 def _traces(series: Series, chart: Chart) -> list[Json]:
@@ -156,7 +162,6 @@ def _bars(chart: BarChart) -> Json:
         "showlegend": groups,
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left"},
     }
-    layout["margin"]["b"] = 30  # what is along is said above the chart
     if groups:
         layout["margin"]["t"] = 34
         layout["legend"]["traceorder"] = "reversed"
@@ -172,7 +177,7 @@ def _layout(height: int, right: float) -> Json:
     }
     return {
         "height": height,
-        "margin": {"l": _LEFT, "r": round(right), "t": _TOP, "b": _BOTTOM},
+        "margin": {"l": _LEFT, "r": round(right), "t": _TOP, "b": 30},
         "font": {"family": _FONT, "size": 12, "color": INK},
         "paper_bgcolor": _CLEAR,
         "plot_bgcolor": _CLEAR,
@@ -219,7 +224,7 @@ def _shape(mark: Mark) -> Json:
 
 def _edge_names(chart: Chart) -> list[Json]:
     """Names right of the plot at the heights of the lines' ends, pushed apart."""
-    inner = HEIGHT - _TOP - _BOTTOM
+    inner = HEIGHT - _TOP - _below(chart)
     ends, log = chart.y_range(), chart.y.log
     names = sorted(chart.names(), key=lambda name: name.y)
     heights = [inner * position(name.y, ends, log) for name in names]

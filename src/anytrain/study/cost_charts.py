@@ -70,5 +70,4 @@ def _chart(
         Axis(f"tokens trained, {suffix}" if suffix else "tokens trained"),
         tuple(s.arm for s in spent),
         bars,
-        notes=("As planned by what is chosen; a trunk that arms share counts for each of them.",),
     )

@@ -175,7 +175,7 @@ def _verdicts(
     whole = len(one) == len(results.horizons)
     mean = means.get((best, "one")) if best else None
     worst = max(one.values(), key=lambda d: d.seeds.mean, default=None)
-    close = f"Is {name} at every horizon within {CLOSE:g} nats/token of a tuned {base}?"
+    close = f"Is {name} at no horizon more than {CLOSE:g} nats/token above a tuned {base}?"
     ahead = f"Is it ahead of a tuned {base} on average?"
     return (
         Verdict(

@@ -14,10 +14,11 @@ function fitted(layout, width) {
   if (layout.barmode) layout.xaxis.range[1] *= 1.2; // the numbers at the ends
   const names = layout.annotations?.filter((note) => note.name === "label") ?? [];
   if (!names.length) return layout;
+  const below = layout.margin.b / (layout.height - layout.margin.t - layout.margin.b);
   const rows = Math.ceil(names.length / 2);
   layout.annotations = layout.annotations.filter((note) => note.name !== "label");
   layout.showlegend = true;
-  layout.legend = { orientation: "h", x: 0, xanchor: "left", y: -0.26, yanchor: "top" };
+  layout.legend = { orientation: "h", x: 0, xanchor: "left", y: -below, yanchor: "top" };
   layout.margin.r = 24;
   layout.margin.b += 22 * rows;
   layout.height += 22 * rows;

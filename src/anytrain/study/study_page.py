@@ -160,7 +160,8 @@ def _table(table: Table) -> str:
     name = f"table-{anchor(table.caption)}"
     return (
         f'<p class="caption" id="{name}">{escape(table.caption)}</p>'
-        f'<div class="scroll" tabindex="0"><table aria-labelledby="{name}">'
+        f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}">'
+        f'<table aria-labelledby="{name}">'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
     )

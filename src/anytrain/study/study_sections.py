@@ -130,9 +130,15 @@ def _tuning(found: Findings) -> Section:
         )
     elif found.results.choices:
         said.append("No chosen value is at the edge of its grid.")
+    charts = rate_charts(found)
+    if charts:
+        said.append(
+            "The charts show the loss above a horizon's best, one line a horizon, darker is "
+            "longer; other settings are at their best for each value."
+        )
     return Section(
         "Tuning",
         tuple(said),
-        charts=rate_charts(found),
+        charts=charts,
         tables=(choice_table(found),) if found.results.choices else (),
     )

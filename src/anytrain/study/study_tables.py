@@ -207,7 +207,8 @@ def spent_table(found: Findings) -> Table:
         tuple(rows),
         "Tokens trained",
         (
-            "A trunk that arms share counts for each of them; trained in all, counted once: "
+            "As planned by what is chosen so far. A trunk that arms share counts for each of them; "
+            "trained in all, counted once: "
             f"{tokens(found.results.trained)}. Saved: of the models for every horizon, once.",
         ),
     )

@@ -55,10 +55,7 @@ def _rate(found: Findings, s: Sensitivity, ends: tuple[float, float]) -> Chart:
         ),
         Axis("tuning loss above the best, nats/token", range=ends),
         tuple(series),
-        notes=(
-            "One line a horizon, darker is longer; the best of the other settings at each value."
-            + (" Lines that leave at the top go on." if cut else ""),
-        ),
+        notes=("Lines that leave at the top go on.",) if cut else (),
     )
 
 
@@ -123,7 +120,7 @@ def _averages(found: Findings, w: Winners) -> Chart:
     said = f"{best[0]} wins at every horizon" if len(best) == 1 else f"{', then '.join(best)} win"
     return Chart(
         f"averages-{w.choice.arm}",
-        f"{w.choice.arm}: {said}; {chosen} is {w.gain():.4f} below the raw weights"
+        f"{w.choice.arm}: {said}; {chosen} is on average {w.gain():.4f} below raw"
         if w.raw
         else f"{w.choice.arm}: {said}",
         horizon_axis(results),
