@@ -7,8 +7,13 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch; subprocesses inherit it
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from anytrain.rundir import RunDir
 
 WORDS = "the of and to in is that for it as was with be by on not he his but at are"
 
@@ -33,3 +38,20 @@ def recipe_file(tmp_path: Path, corpus: Path) -> Path:
     from tiny import write_recipe
 
     return write_recipe(tmp_path / "tiny.toml", corpus)
+
+
+@pytest.fixture
+def trunk(tmp_path: Path) -> "RunDir":
+    """A made-up run of eight units, as files."""
+    from fake_runs import TRUNK, write_run
+
+    return write_run(tmp_path / "trunk", schedule=TRUNK, checkpoints=(225, 450, 1800, 2000))
+
+
+@pytest.fixture
+def cooldowns(tmp_path: Path) -> "list[RunDir]":
+    """Its cooldowns at 1, 2, 4 and 8 units."""
+    from fake_runs import write_cooldown
+
+    losses = {250: 4.22, 500: 3.68, 1000: 3.07, 2000: 2.55}
+    return [write_cooldown(tmp_path / f"cd{h}", h, loss) for h, loss in losses.items()]

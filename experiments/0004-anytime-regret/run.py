@@ -18,8 +18,8 @@ import numpy as np
 from outside import MIDDLE, Shape, Values, begin_rates, knots, rate_axes, shapes, two_powers
 
 from anytrain import rules, schedules
-from anytrain.study.theory_advice import rule_text, shape, to_csv
-from anytrain.study.theory_regret import by_budget, by_width
+from anytrain.report.theory_advice import rule_text, shape, to_csv
+from anytrain.report.theory_regret import by_budget, by_width
 from anytrain.theory.baselines import ARMS, Baseline, baselines
 from anytrain.theory.plans import FURTHER, Bench
 from anytrain.theory.problem import Problem

@@ -10,7 +10,7 @@ import pytest
 
 from anytrain.cli.main import main
 from anytrain.errors import UserError
-from anytrain.study import theory_sweep, theory_table
+from anytrain.report import theory_sweep, theory_table
 from anytrain.theory.slopes import last_decade, local_slopes
 from anytrain.theory.sweep import Panel, Setup, run_panel
 from tiny import cli

@@ -15,7 +15,7 @@ from tiny import cli
 ROOT = Path(anytrain.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "grammar", "schedules", "rules", "theory", "testing"),
+    ("errors", "grammar", "words", "schedules", "rules", "theory", "testing"),
     (
         "files",
         "certificate",
@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "curvature",
     ),
     ("training", "posttrain", "release", "merging"),
-    ("study", "selection", "integrations", "doctor", "cli", "recipes"),
+    ("compare", "report", "study", "selection", "integrations", "doctor", "cli", "recipes"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -141,14 +141,14 @@ def test_the_reader_of_imports() -> None:
     """It finds what it has to: inside functions, under conditions, relative."""
     source = (
         "def f():\n    from anytrain.training import loop\n"
-        "if TYPE_CHECKING:\n    import anytrain.study.page\n"
+        "if TYPE_CHECKING:\n    import anytrain.report.page\n"
         "from anytrain import rules as r, __version__\n"
         "from .shape import X\nfrom ..data import stream\n"
     )
     found = set(imported(source, "anytrain.models.decoder"))
     assert found == {
         "anytrain.training.loop",
-        "anytrain.study.page",
+        "anytrain.report.page",
         "anytrain.rules",
         "anytrain.__version__",
         "anytrain.models.shape.X",
@@ -172,7 +172,10 @@ def python(code: str, *arguments: str) -> str:
 
 
 def test_modules_that_import_no_torch() -> None:
-    names = [*WITHOUT_TORCH, *(n for n in modules().values() if room(n) == "study")]
+    names = [
+        *WITHOUT_TORCH,
+        *(n for n in modules().values() if room(n) in ("compare", "report", "study")),
+    ]
     code = (
         "import importlib, sys\n"
         "for name in sys.argv[1:]:\n"

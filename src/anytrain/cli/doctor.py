@@ -77,7 +77,7 @@ def _about() -> dict[str, str]:
 
     from anytrain import __version__
     from anytrain.doctor import machine, needs
-    from anytrain.study.words import size
+    from anytrain.words import size
 
     gpus = machine.gpus()
     torch = needs.version("torch")

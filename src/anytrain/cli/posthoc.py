@@ -67,10 +67,10 @@ def rebuild(args: argparse.Namespace, name: WeightsName) -> Iterator[Plan]:
 def search(args: argparse.Namespace) -> Iterator[Plan]:
     """The width that minimises validation loss at a moment; `--curve` draws it."""
     from anytrain.merging.rebuild import history
+    from anytrain.report import figures
     from anytrain.rules import PowerEma
     from anytrain.selection.scoring import Scorer
     from anytrain.selection.widths import best_of, curve, search
-    from anytrain.study import figures
 
     if args.curve is not None:
         figures.require()

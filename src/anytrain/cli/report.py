@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anytrain.study.frontier import Frontier
+    from anytrain.compare.frontier import Frontier
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
         return live(args.runs, args.port)
     if _is_study(args.runs):
         return study(args)
+    from anytrain.compare.frontier import frontier
     from anytrain.rundir import RunDir
-    from anytrain.study.frontier import frontier
 
     trunk, *beside = [RunDir.open(path) for path in dict.fromkeys(args.runs)]
     found = frontier(trunk, beside)
@@ -75,8 +75,8 @@ def _is_study(paths: list[str]) -> bool:
 
 def study(args: argparse.Namespace) -> int:
     """Print a study's answers as far as they are; with --out, write its page and tables."""
+    from anytrain.compare.findings import findings, headline
     from anytrain.study import reporting
-    from anytrain.study.findings import findings, headline
 
     path = Path(args.runs[0])
     found = reporting.opened(path)
@@ -104,8 +104,8 @@ def study(args: argparse.Namespace) -> int:
 
 def live(runs: list[str], port: int | None) -> int:
     """Serve the page of runs in progress until Ctrl-C, which is how it is meant to end."""
-    from anytrain.study.live import Watch
-    from anytrain.study.live_server import server
+    from anytrain.report.live import Watch
+    from anytrain.report.live_server import server
 
     with server([Watch(path) for path in dict.fromkeys(runs)], port) as serving:
         print(f"{serving.url}  (Ctrl-C ends it)", flush=True)
@@ -124,8 +124,8 @@ def _command(args: argparse.Namespace) -> str:
 
 def lines(found: "Frontier") -> list[str]:
     """The table, and what it says in a sentence."""
-    from anytrain.study import table
-    from anytrain.study.words import signed
+    from anytrain.report import table
+    from anytrain.words import signed
 
     if not found.rows:
         return [f"{found.run.path} has no evaluation yet", *found.notes]
@@ -149,7 +149,7 @@ def lines(found: "Frontier") -> list[str]:
 
 def answer(found: "Frontier") -> dict[str, Any]:
     """The report as plain data; losses and differences in nats/token, absent is None."""
-    from anytrain.study import table
+    from anytrain.report import table
 
     return {
         "run": str(found.run.path),
@@ -175,8 +175,8 @@ def write(found: "Frontier", out: Path, command: str) -> list[Path]:
     """Write the five files; a missing extra or an empty run is said before anything is made."""
     from anytrain.errors import UserError
     from anytrain.files import write_atomic
-    from anytrain.study import figures, table
-    from anytrain.study.page import page
+    from anytrain.report import figures, table
+    from anytrain.report.page import page
 
     figures.require()
     if out.exists() and not out.is_dir():

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anytrain.compare.frontier import Row
     from anytrain.evaluations import Evaluation
-    from anytrain.study.frontier import Row
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +39,8 @@ def status(path: str) -> dict[str, Any]:
     """Everything `anytrain status` says, as plain data; absent is None."""
     from dataclasses import asdict
 
+    from anytrain.compare import frontier, standing, supplies
     from anytrain.rundir import RunDir
-    from anytrain.study import frontier, standing, supplies
 
     run = RunDir.open(path)
     recipe, identity = run.recipe, run.identity
@@ -110,7 +110,7 @@ def _row(row: "Row") -> dict[str, Any]:
 def _gains(found: "Sequence[Evaluation]", recipe: dict[str, Any]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from anytrain.study import frontier, predict
+    from anytrain.compare import frontier, predict
 
     curve = predict.best_curve(found)
     answer: dict[str, Any] = {"last_doubling": predict.gained(curve), "next_doubling": None}
@@ -134,7 +134,7 @@ def _seconds(tokens: float, now: Any, share: float = 1.0) -> float | None:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """The status as a person reads it."""
-    from anytrain.study.words import span, tokens
+    from anytrain.words import span, tokens
 
     out = [f"{found['run']}  {_activity(found)}", ""]
     at = f"step {found['step']:,} · {tokens(found['tokens'])} tokens · {found['units']:.3g} units"
@@ -178,7 +178,7 @@ def _activity(found: dict[str, Any]) -> str:
 
 
 def _loss_lines(found: dict[str, Any]) -> list[str]:
-    from anytrain.study.words import span, tokens
+    from anytrain.words import span, tokens
 
     best = found["best"]
     if best is None:
@@ -213,7 +213,7 @@ def _loss_lines(found: dict[str, Any]) -> list[str]:
 
 
 def _data_lines(found: dict[str, Any]) -> list[str]:
-    from anytrain.study.words import span
+    from anytrain.words import span
 
     out = []
     for corpus in found["data"]:
@@ -228,7 +228,7 @@ def _data_lines(found: dict[str, Any]) -> list[str]:
 
 
 def _disk_lines(disk: dict[str, Any]) -> list[str]:
-    from anytrain.study.words import size, span
+    from anytrain.words import size, span
 
     text = f"{disk['checkpoints']} checkpoints, {size(disk['bytes'])}"
     if disk["cap"]:

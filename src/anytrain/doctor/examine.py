@@ -19,11 +19,11 @@ from anytrain.doctor import machine
 from anytrain.doctor.bench import Bench, Broken, Unavailable
 from anytrain.doctor.laws import LAWS, Law
 from anytrain.errors import UserError
-from anytrain.study.words import size
 from anytrain.training import start
 from anytrain.training.config import Data, Recipe
 from anytrain.training.plan import plan, with_known_vocab
 from anytrain.versions import versions
+from anytrain.words import size
 
 _AT_ONCE = 10  # checkpoints that lie in the scratch directory at the same time, or fewer
 _RANDOM = 2**20  # tokens written where the recipe's own are not there

@@ -28,9 +28,9 @@ from anytrain.doctor.bench import Bench, Broken, Unavailable, at, losses
 from anytrain.headers import of_checkpoint
 from anytrain.models.decoder import initial_tensors
 from anytrain.rundir import Checkpoint
-from anytrain.study.words import size
 from anytrain.training.checkpoint import read_tensors
 from anytrain.weights import open_weights
+from anytrain.words import size
 
 KILLS = 2
 ROUNDING = {"fp32": 1e-4, "bf16": 5e-3}  # of the loss, on another number of processes

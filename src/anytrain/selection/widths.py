@@ -98,7 +98,7 @@ def tensors_of(rebuilt: Rebuilt) -> dict[str, Any]:
 
 def curve(widths: Sequence[Width], path: Path, title: str) -> None:
     """Validation loss against width, both halves, as a picture; its suffix says which kind."""
-    from anytrain.study import axes, figures
+    from anytrain.report import axes, figures
 
     figures.require()
     import matplotlib

@@ -9,8 +9,8 @@ from the raw weights at its end. Ties go to the first in the grid.
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+from anytrain.compare.results import Arm, Choice, Observation
 from anytrain.evaluations import RAW
-from anytrain.study.results import Arm, Choice, Observation
 
 _Candidate = tuple[str, str]  # setting, weights
 

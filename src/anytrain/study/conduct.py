@@ -14,7 +14,7 @@ from anytrain.rundir import RunDir
 from anytrain.study.executors import Executor
 from anytrain.study.gather import Study
 from anytrain.study.jobs import Job
-from anytrain.study.words import tokens
+from anytrain.words import tokens
 
 
 def conduct(study: Study, executor: Executor, say: Callable[[str], Any] = print) -> None:

@@ -33,11 +33,11 @@ import tomli_w
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from anytrain.compare.results import Arm, Kind
 from anytrain.errors import UserError, nearest
 from anytrain.files import read_toml
 from anytrain.grammar import parse_spec
 from anytrain.schedules import KINDS, HorizonBound, Shape
-from anytrain.study.results import Arm, Kind
 from anytrain.training import recipes
 from anytrain.training.checked import checked
 from anytrain.training.config import Recipe

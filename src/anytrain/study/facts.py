@@ -1,10 +1,10 @@
 """What a study trained: model, data, batch, device, versions; for the end of its page."""
 
+from anytrain.compare.supplies import corpora
 from anytrain.files import Record
 from anytrain.rundir import RunDir
 from anytrain.study.design import Design
-from anytrain.study.supplies import corpora
-from anytrain.study.words import tokens
+from anytrain.words import tokens
 
 
 def facts(design: Design, begun: RunDir | None) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from anytrain.compare.results import Choice, Curve, Observation, Results, Spent
 from anytrain.evaluations import Evaluation, evaluations
 from anytrain.files import write_atomic
 from anytrain.losses import Losses, kept
@@ -17,7 +18,6 @@ from anytrain.study.design import Design
 from anytrain.study.facts import facts
 from anytrain.study.jobs import Job, Plan, Use, plan
 from anytrain.study.later import Missing, joined, missing
-from anytrain.study.results import Choice, Curve, Observation, Results, Spent
 
 
 class Study:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from anytrain import schedules
+from anytrain.compare.results import Choice, Phase
 from anytrain.grammar import Quantity
 from anytrain.schedules import Shape
 from anytrain.study.design import Design, Point, point_text
-from anytrain.study.results import Choice, Phase
 from anytrain.training.config import Recipe, Snapshots, Split
 
 # Tables of a recipe that decide no weights.

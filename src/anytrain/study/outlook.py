@@ -6,7 +6,7 @@ from itertools import islice
 
 from anytrain.study.gather import Study
 from anytrain.study.jobs import Job
-from anytrain.study.words import span, tokens
+from anytrain.words import span, tokens
 
 _TIMED = 10  # steps
 

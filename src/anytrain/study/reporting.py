@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from anytrain.compare.results import Results
 from anytrain.errors import UserError
+from anytrain.report.prediction_sections import sections
+from anytrain.report.study_page import write_page
 from anytrain.study import tidy
 from anytrain.study.design import Design
 from anytrain.study.gather import Study
-from anytrain.study.prediction_sections import sections
-from anytrain.study.results import Results
-from anytrain.study.study_page import write_page
 
 
 def opened(out: Path) -> Study:

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from anytrain.compare.results import Observation, Results
 from anytrain.files import write_atomic
-from anytrain.study.results import Observation, Results
 
 FILES = ("table.parquet", "table.csv")
 

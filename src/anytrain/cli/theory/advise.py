@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--workers {args.workers}; 1 or more is valid")
     if args.out is not None:
         _check_out(args.out)
-    from anytrain.study import theory_advice
+    from anytrain.report import theory_advice
     from anytrain.theory.problem import Problem
     from anytrain.theory.regret import advise
 
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 def write(advice: "Advice", out: Path) -> list[Path]:
     """Every file, made before the first is written."""
     from anytrain.files import write_atomic
-    from anytrain.study import theory_advice, theory_regret
+    from anytrain.report import theory_advice, theory_regret
 
     files: dict[str, str | bytes] = {
         "families.csv": theory_advice.families(advice),
@@ -119,7 +119,7 @@ def write(advice: "Advice", out: Path) -> list[Path]:
 
 def _check_out(out: Path) -> None:
     """Before a minute of work: matplotlib is there, and DIR is or can become a directory."""
-    from anytrain.study import figures
+    from anytrain.report import figures
 
     figures.require()
     there = next((path for path in (out, *out.parents) if path.exists()), Path())

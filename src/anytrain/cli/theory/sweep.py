@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from anytrain.study import theory_table
+    from anytrain.report import theory_table
     from anytrain.theory.problem import Problem
     from anytrain.theory.slopes import last_decade, local_slopes
     from anytrain.theory.sweep import Setup, run_panel
@@ -119,7 +119,7 @@ def write(
 ) -> list[Path]:
     """Every file, made before the first is written."""
     from anytrain.files import write_atomic
-    from anytrain.study import theory_sweep, theory_table
+    from anytrain.report import theory_sweep, theory_table
 
     panels = [panel for panel, _ in found]
     files: dict[str, str | bytes] = {
@@ -141,7 +141,7 @@ def write(
 
 def _check_out(out: Path) -> None:
     """Before minutes of work: matplotlib is there, and DIR is or can become a directory."""
-    from anytrain.study import figures
+    from anytrain.report import figures
 
     figures.require()
     there = next((path for path in (out, *out.parents) if path.exists()), Path())
