@@ -108,8 +108,8 @@ def live(runs: list[str], port: int | None) -> int:
     from anytrain.report.live_server import server
 
     with server([Watch(path) for path in dict.fromkeys(runs)], port) as serving:
-        print(f"{serving.url}  (Ctrl-C ends it)", flush=True)
         try:
+            print(f"{serving.url}  (Ctrl-C ends it)", flush=True)
             serving.serve_forever()
         except KeyboardInterrupt:
             print()
