@@ -11,21 +11,21 @@ from typing import Any
 
 from anytrain import rules, schedules
 from anytrain.models.shape import DecoderShape
-from anytrain.training import config
+from anytrain.training import config, tables
 
 TABLES: dict[str, Any] = {
     "": config.Recipe,
     "model": DecoderShape,
-    "data": config.Data,
-    "data.prepare": config.Prepare,
-    "train": config.Train,
-    "optimizer": config.Optimizer,
-    "evaluate": config.Evaluate,
-    "checkpoint": config.Keep,
-    "snapshots": config.Snapshots,
-    "guard": config.Guard,
-    "log": config.Log,
-    "parallel": config.Parallel,
+    "data": tables.Data,
+    "data.prepare": tables.Prepare,
+    "train": tables.Train,
+    "optimizer": tables.Optimizer,
+    "evaluate": tables.Evaluate,
+    "checkpoint": tables.Keep,
+    "snapshots": tables.Snapshots,
+    "guard": tables.Guard,
+    "log": tables.Log,
+    "parallel": tables.Parallel,
 }
 NESTED = {"model", "data", "train", "optimizer", "evaluate", "checkpoint", "log", "prepare",
           "snapshots", "guard", "parallel"}  # fmt: skip

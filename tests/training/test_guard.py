@@ -11,9 +11,9 @@ import torch
 from anytrain.errors import UserError
 from anytrain.rundir import RunDir
 from anytrain.training import checkpoint, loop
-from anytrain.training.config import Guard as Settings
 from anytrain.training.guard import Guard, Spike, limit
 from anytrain.training.rewind import rewind
+from anytrain.training.tables import Guard as Settings
 from ranks import recipe as ranks_recipe
 from ranks import trained
 from tiny import (

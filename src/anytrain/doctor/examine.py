@@ -20,8 +20,9 @@ from anytrain.doctor.bench import Bench, Broken, Unavailable
 from anytrain.doctor.laws import LAWS, Law
 from anytrain.errors import UserError
 from anytrain.training import start
-from anytrain.training.config import Data, Recipe
+from anytrain.training.config import Recipe
 from anytrain.training.plan import plan, with_known_vocab
+from anytrain.training.tables import Data
 from anytrain.versions import versions
 from anytrain.words import size
 

@@ -15,9 +15,9 @@ from anytrain.averaging import canonical_tensors
 from anytrain.data.stream import Pin
 from anytrain.rundir import RunDir
 from anytrain.training import recipes, start
-from anytrain.training.config import Split
 from anytrain.training.evaluate import half, sequence_losses
 from anytrain.training.pretrain import build
+from anytrain.training.tables import Split
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 

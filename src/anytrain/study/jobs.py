@@ -16,7 +16,8 @@ from anytrain.compare.results import Choice, Phase
 from anytrain.grammar import Quantity
 from anytrain.schedules import Shape
 from anytrain.study.design import Design, Point, point_text
-from anytrain.training.config import Recipe, Snapshots, Split
+from anytrain.training.config import Recipe
+from anytrain.training.tables import Snapshots, Split
 
 # Tables of a recipe that decide no weights.
 _BESIDE = ("name", "averages", "evaluate", "checkpoint", "snapshots", "log", "unit")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from anytrain.errors import UserError
-from anytrain.training.config import Split
 from anytrain.training.run import Run
+from anytrain.training.tables import Split
 
 
 @dataclass(frozen=True)

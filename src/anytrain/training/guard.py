@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from anytrain.training import config
+from anytrain.training import tables
 
 _SIGMA = 1.4826  # standard deviations of a normal distribution in its median absolute deviation
 
@@ -37,7 +37,7 @@ class Guard:
     for ever. What is no number spikes at any time, but not twice in a row: that is the weights.
     """
 
-    def __init__(self, settings: config.Guard) -> None:
+    def __init__(self, settings: tables.Guard) -> None:
         self.settings = settings
         self.losses: deque[float] = deque(maxlen=settings.window)
         self.norms: deque[float] = deque(maxlen=settings.window)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from anytrain.averaging import canonical_tensors, schedule_free
 from anytrain.averaging.moves import Move, follow, local
 from anytrain.training.adamw import AdamW
-from anytrain.training.config import Optimizer as Settings
 from anytrain.training.sharding import like
+from anytrain.training.tables import Optimizer as Settings
 
 # Numbers that a group changes as it steps; its other numbers are the recipe's.
 _EVOLVING = ("k", "weight_sum", "lr_max", "scheduled_lr")
