@@ -110,8 +110,9 @@ class Study:
     def _at(self, job: Job, horizon: float) -> Evaluation | None:
         """The evaluation of the first step that reaches a horizon."""
         tokens = round(horizon * self.design.unit)
-        slack = self.design.first.train.tokens_per_step
-        found = (e for e in self.evaluations(job) if 0 <= e.tokens - tokens < slack)
+        train = job.recipe.train
+        step = train.batch * train.context  # tokens; a grid may have several batches
+        found = (e for e in self.evaluations(job) if 0 <= e.tokens - tokens < step)
         return next(found, None)
 
     def _observed(self, use: Use, of: Plan) -> Iterator[Observation]:
