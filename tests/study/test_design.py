@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from small_studies import UNIT, arms, write
-from tiny import cli
 
 from anytrain.study.design import Design
+from tiny import cli
 
 GRID = {"schedule.peak": [0.01]}
 CONSTANT = "constant:warmup=2-steps"
