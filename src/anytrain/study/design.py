@@ -197,6 +197,7 @@ class Design:
                         break
 
     def _check_horizons(self) -> None:
+        """Room for two steps, and for a step of each decay."""
         per_step = self.first.train.tokens_per_step
         for horizon in self.table.horizons:
             if horizon * self.unit < 2 * per_step:
@@ -204,6 +205,16 @@ class Design:
                     f"{self.path}: a horizon of {horizon:g} units is {horizon * self.unit:.0f} "
                     f"tokens; two steps, {2 * per_step} tokens, or more are valid"
                 )
+
+        for name, arm in self.table.arms.items():
+            for horizon in self.table.horizons if arm.trunk is not None else ():
+                until = round(horizon * self.unit)
+                if -(-round(until * (1.0 - arm.cooldown)) // per_step) * per_step >= until:
+                    raise UserError(
+                        f"{self.path}: arms.{name}: cooldown = {arm.cooldown:g} of a horizon of "
+                        f"{horizon:g} units is not one step of {per_step} tokens; a longer one "
+                        "is valid"
+                    )
 
     def files(self) -> dict[str, str]:
         """The design as the files of a study's directory: what `Design` reads back the same."""
