@@ -18,13 +18,13 @@ from anytrain.study.gather import Study
 from anytrain.study.jobs import Job
 
 PER_STEP = 4 * 16  # tokens
-UNIT = 8 * PER_STEP  # tokens
+UNIT = 20 * PER_STEP  # tokens
 SEQUENCES = 6
 
 RECIPE: dict[str, Any] = {
     "name": "tiny",
     "schedule": "constant:peak=1e-2,warmup=2-steps",
-    "unit": "8-steps",
+    "unit": "20-steps",
     "data": {"path": "nowhere"},
     "model": {"layers": 1, "width": 16, "heads": 2},
     "train": {"batch": 4, "context": 16, "micro_batch": 4},

@@ -57,8 +57,8 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no horizons": ({"horizons": []}, ["horizons = []", "above 0"]),
     "horizons left out": ({"horizons": None}, ["horizons is missing"]),
     "a horizon below two steps": (
-        {"horizons": [0.1, 1.0], "arms": arms(cosine=None)},
-        ["horizon of 0.1 units", "51 tokens", "128 tokens, or more"],
+        {"horizons": [0.05, 1.0], "arms": arms(cosine=None, wsd=None)},
+        ["horizon of 0.05 units", "64 tokens", "128 tokens, or more"],
     ),
     "seeds shared": (
         {"seeds": {"tune": [0, 1], "report": [1, 2]}},
@@ -92,6 +92,10 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"settings": {"evaluate.split": "all"}},
         ["evaluate.split", "set by the study"],
     ),
+    "a decay that is no step": (
+        {"arms": arms(wsd={"trunk": "constant", "cooldown": 0.02})},
+        ["arms.wsd", "cooldown = 0.02 of a horizon of 1 units is not one step of 64 tokens"],
+    ),
     "an unknown baseline": (
         {"baseline": "cosin"},
         ["baseline = 'cosin'", "did you mean 'cosine'?"],
@@ -120,7 +124,7 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a unit that is not the same everywhere": (
         {"arms": arms(cosine={"schedule": "cosine:peak=0.1", "grid": {"train.batch": [4, 8]}})},
-        ["arms.cosine", "unit = 8-steps is 1024 tokens at train.batch=8", "train.reference_batch"],
+        ["arms.cosine", "unit = 20-steps is 2560 tokens at train.batch=8", "train.reference_batch"],
     ),
     "too few evaluations": ({"per_doubling": 0}, ["per_doubling = 0", "1 or more"]),
     "a value of the wrong type": ({"horizons": "all"}, ["horizons = 'all'", "array"]),
@@ -185,7 +189,7 @@ def test_kinds_and_points(tmp_path: Path) -> None:
 def test_the_last_key_of_a_grid_is_the_fastest(tmp_path: Path) -> None:
     grid = {"schedule.peak": [0.01, 0.02], "train.batch": [4, 8]}
     arm = {"schedule": CONSTANT, "grid": grid}
-    design = Design(write(tmp_path, {"unit": "512-tokens"}, arms={"c": arm}))
+    design = Design(write(tmp_path, {"unit": f"{UNIT}-tokens"}, arms={"c": arm}))
     assert design.points("c")[:2] == [
         {"schedule.peak": 0.01, "train.batch": 4}, {"schedule.peak": 0.01, "train.batch": 8}
     ]  # fmt: skip

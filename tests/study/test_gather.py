@@ -134,22 +134,22 @@ def test_observations_are_of_the_horizons(done: Study) -> None:
 
 
 def test_a_horizon_between_two_steps_is_read_at_the_next(tmp_path: Path) -> None:
-    """Of each run's own batch: 1.1 units are 8.8 steps of 64 tokens, 4.4 of 128."""
+    """Of each run's own batch: 1.03 units are 20.6 steps of 64 tokens, 10.3 of 128."""
     grid = {"schedule.peak": [0.02], "train.batch": [4, 8]}
     one = {"c": {"schedule": "constant", "grid": grid}}
-    study = Study(Design(write(tmp_path, {"unit": f"{UNIT}-tokens"}, arms=one, horizons=[1.1])),
+    study = Study(Design(write(tmp_path, {"unit": f"{UNIT}-tokens"}, arms=one, horizons=[1.03])),
                   tmp_path / "out")  # fmt: skip
     for job in tuning(study):
         run = fake(study, job)
         own = job.recipe.train.batch * job.recipe.train.context
-        step = math.ceil(round(1.1 * UNIT) / own)
+        step = math.ceil(round(1.03 * UNIT) / own)
         run.log({"step": step, "tokens": step * own, "val/loss/raw": 1.0 + own})
     study.refresh()
     found = {o.setting: (o.tokens, o.loss) for o in study.results().observations
              if o.weights == "raw" and o.phase == "tune"}  # fmt: skip
     assert found == {
-        "schedule.peak=0.02 train.batch=4": (9 * 64, 65.0),
-        "schedule.peak=0.02 train.batch=8": (5 * 128, 129.0),
+        "schedule.peak=0.02 train.batch=4": (21 * 64, 65.0),
+        "schedule.peak=0.02 train.batch=8": (11 * 128, 129.0),
     }
 
 
@@ -257,7 +257,7 @@ def test_sequences_are_of_the_report(done: Study) -> None:
 def test_facts(done: Study) -> None:
     facts = done.results().facts
     assert facts["batch"] == "4 × 16 = 64 tokens a step"
-    assert facts["unit"] == "512 tokens, 8 steps"
+    assert facts["unit"] == "1.28k tokens, 20 steps"
     assert "device cpu" in facts["decided once"]
     assert "anytrain 0.1.0" in facts["versions"]
 

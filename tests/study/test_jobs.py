@@ -157,7 +157,7 @@ ANOTHER: dict[str, dict[str, Any]] = {
     "the seed": {"seeds": {"tune": [9], "report": [1, 2]}},
     "the model": {"tables": {"model": {**RECIPE["model"], "width": 32}}},
     "the optimizer": {"settings": {"optimizer.beta2": 0.9}},
-    "the batch": {"tables": {"unit": "512-tokens"}, "settings": {"train.batch": 8}},
+    "the batch": {"tables": {"unit": f"{UNIT}-tokens"}, "settings": {"train.batch": 8}},
     "how much is held out": {"tables": {"evaluate": {"tokens": "1k-tokens"}}},
     "the data": {"tables": {"data": {"path": "elsewhere"}}},
     "the guard": {"tables": {"guard": {"deviations": 10.0}}},
