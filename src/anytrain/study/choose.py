@@ -11,6 +11,7 @@ from statistics import fmean
 
 from anytrain.compare.results import Arm, Choice, Observation
 from anytrain.evaluations import RAW
+from anytrain.study.design import point_text
 
 _Candidate = tuple[str, str]  # setting, weights
 
@@ -18,7 +19,7 @@ _Candidate = tuple[str, str]  # setting, weights
 def choose(arm: Arm, horizons: Sequence[float], tuned: Iterable[Observation]) -> list[Choice]:
     """The choices of an arm from its observations in tuning.
 
-    A run that diverged has none, and is never chosen.
+    A run that diverged has none; a setting that diverged on any seed is not chosen.
     """
     table = _losses(o for o in tuned if _counts(arm, o))
     one = _one(arm, horizons, table) if arm.kind == "free" else []
@@ -30,12 +31,16 @@ def _counts(arm: Arm, found: Observation) -> bool:
 
 
 def _losses(rows: Iterable[Observation]) -> dict[float, dict[_Candidate, float]]:
-    """Horizon -> candidate -> loss, the mean over tuning seeds."""
-    seeds: dict[float, dict[_Candidate, list[float]]] = {}
+    """Horizon -> candidate -> loss, the mean over tuning seeds; of those that have all of them."""
+    by_seed: dict[float, dict[_Candidate, dict[int, float]]] = {}
+    seeds = set()
     for o in rows:
-        here = seeds.setdefault(o.horizon, {})
-        here.setdefault((o.setting, o.weights), []).append(o.loss)
-    return {h: {c: fmean(v) for c, v in of.items()} for h, of in seeds.items()}
+        seeds.add(o.seed)
+        by_seed.setdefault(o.horizon, {}).setdefault((o.setting, o.weights), {})[o.seed] = o.loss
+    return {
+        horizon: {c: fmean(of.values()) for c, of in here.items() if of.keys() == seeds}
+        for horizon, here in by_seed.items()
+    }
 
 
 def _one(
@@ -63,10 +68,11 @@ def _each(
 
 def edges(arm: Arm, setting: str) -> tuple[str, ...]:
     """Keys whose value in `setting` is the least or largest number of a grid of several."""
-    values = dict(part.split("=", 1) for part in setting.split())
+    parts = setting.split()
     found = []
     for key, grid in arm.grid.items():
-        numbers = sorted(float(v) for v in grid if isinstance(v, int | float))
-        if len(numbers) > 1 and float(values[key]) in (numbers[0], numbers[-1]):
+        numbers = sorted(v for v in grid if isinstance(v, int | float))
+        ends = (numbers[0], numbers[-1]) if len(numbers) > 1 else ()
+        if any(point_text({key: end}) in parts for end in ends):
             found.append(key)
     return tuple(found)

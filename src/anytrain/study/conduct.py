@@ -14,6 +14,7 @@ from anytrain.rundir import RunDir
 from anytrain.study.executors import Executor
 from anytrain.study.gather import Study
 from anytrain.study.jobs import Job
+from anytrain.study.work import STOPPED
 from anytrain.words import tokens
 
 
@@ -34,7 +35,7 @@ def conduct(study: Study, executor: Executor, say: Callable[[str], Any] = print)
             ended, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in ended:
                 job = running.pop(future)
-                _ended(study, job, future.result(), failed)
+                _ended(study, job, future, failed)
             study.refresh()
             _tell(study, running, failed, [*ended], say)
     if failed:
@@ -75,13 +76,19 @@ def log(study: Study, job: Job) -> Path:
     return path
 
 
-def _ended(study: Study, job: Job, status: int, failed: dict[str, str]) -> None:
+def _ended(study: Study, job: Job, future: Future[int], failed: dict[str, str]) -> None:
     """A job that ended without being over did not do what it is for."""
     if study.over(job):
         return
-    lines = log(study, job).read_text(encoding="utf-8", errors="replace").splitlines()
+    path = log(study, job)
+    if error := future.exception():  # the executor's own: a node that is gone, a job cancelled
+        failed[job.name] = f"{type(error).__name__}: {error} ({path})"
+        return
+    if future.result() == STOPPED:  # preempted: it goes on from its checkpoint when it is asked to
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-    failed[job.name] = f"exit status {status}, {last} ({log(study, job)})"
+    failed[job.name] = f"exit status {future.result()}, {last} ({path})"
 
 
 def _tell(

@@ -135,7 +135,17 @@ class Table:
                     f"arms.{name}: trunk = {arm.trunk!r}{nearest(arm.trunk, self.arms)}"
                 )
             if kind_of(self.arms[arm.trunk]) != "free":
-                raise ValueError(f"arms.{name}: the trunk {arm.trunk!r} has a horizon itself")
+                free = [key for key, other in self.arms.items() if kind_of(other) == "free"]
+                raise ValueError(
+                    f"arms.{name}: trunk = {arm.trunk!r} has a horizon itself; an arm without one "
+                    f"is valid: {', '.join(free) or 'there is none'}"
+                )
+        for key, value in [*arm.settings.items(), *self.settings.items()]:
+            if not isinstance(value, bool | int | float | str):
+                raise ValueError(
+                    f"arms.{name}: the setting {key} = {value}; 'key.path' = value, the key in "
+                    "quotes, is valid"
+                )
         for key in [*arm.settings, *arm.grid, *self.settings]:
             if key in _OURS or (key.startswith("averages") and key in arm.grid):
                 raise ValueError(f"arms.{name}: {key} is set by the study")
@@ -160,21 +170,34 @@ class Design:
         self.table = checked(Table, read_toml(path), str(path))
         beside = path.parent / self.table.recipe
         self._recipe = recipes.read_table(str(beside) if beside.is_file() else self.table.recipe)
-        for key, arm in self.table.arms.items():
-            for point in self.points(key):  # every run there can be is one that can begin
-                for horizon in self.table.horizons if arm.schedule else ():
-                    self.recipe(key, point, horizon)
-                    if self.kind(key) == "free":
-                        break
         self.first = self.recipe(*self._any())
         self.unit = self.first.unit_tokens
+        self._check_runs()
         self._check_horizons()
 
     def _any(self) -> tuple[str, Point, float]:
         arm = next(name for name in self.table.arms if self.kind(name) != "branch")
         return arm, self.points(arm)[0], self.table.horizons[-1]
 
+    def _check_runs(self) -> None:
+        """Every run there can be is one that can begin, and has the study's unit."""
+        for arm in self.table.arms:
+            if self.kind(arm) == "branch":
+                continue
+            for point in self.points(arm):
+                for horizon in self.table.horizons:
+                    made = self.recipe(arm, point, horizon)
+                    if made.unit_tokens != self.unit:
+                        raise UserError(
+                            f"{self.path}: arms.{arm}: unit = {made.unit} is {made.unit_tokens} "
+                            f"tokens at {point_text(point)} and {self.unit} elsewhere; a unit in "
+                            "tokens, or train.reference_batch, is valid"
+                        )
+                    if self.kind(arm) == "free":
+                        break
+
     def _check_horizons(self) -> None:
+        """Room for two steps, and for a step of each decay."""
         per_step = self.first.train.tokens_per_step
         for horizon in self.table.horizons:
             if horizon * self.unit < 2 * per_step:
@@ -182,6 +205,16 @@ class Design:
                     f"{self.path}: a horizon of {horizon:g} units is {horizon * self.unit:.0f} "
                     f"tokens; two steps, {2 * per_step} tokens, or more are valid"
                 )
+
+        for name, arm in self.table.arms.items():
+            for horizon in self.table.horizons if arm.trunk is not None else ():
+                until = round(horizon * self.unit)
+                if -(-round(until * (1.0 - arm.cooldown)) // per_step) * per_step >= until:
+                    raise UserError(
+                        f"{self.path}: arms.{name}: cooldown = {arm.cooldown:g} of a horizon of "
+                        f"{horizon:g} units is not one step of {per_step} tokens; a longer one "
+                        "is valid"
+                    )
 
     def files(self) -> dict[str, str]:
         """The design as the files of a study's directory: what `Design` reads back the same."""

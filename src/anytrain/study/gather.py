@@ -58,8 +58,11 @@ class Study:
 
     def _with_later(self, made: Plan) -> Plan:
         """With what is to be done for rules that runs which are there do not have."""
+        read = {use.job for use in made.uses}  # of a trunk alone no average is read
         for job in list(made.jobs.values()):
-            if job.leave is not None or not job.recipe.averages or not self.done(job):
+            if job.leave is not None or not job.recipe.averages or job.name not in read:
+                continue
+            if not self.done(job):
                 continue
             if job.name not in self._lacking or self._lacking[job.name].job.until != job.until:
                 end = self._own(job)[-1].losses
@@ -110,8 +113,9 @@ class Study:
     def _at(self, job: Job, horizon: float) -> Evaluation | None:
         """The evaluation of the first step that reaches a horizon."""
         tokens = round(horizon * self.design.unit)
-        slack = self.design.first.train.tokens_per_step
-        found = (e for e in self.evaluations(job) if 0 <= e.tokens - tokens < slack)
+        train = job.recipe.train
+        step = train.batch * train.context  # tokens; a grid may have several batches
+        found = (e for e in self.evaluations(job) if 0 <= e.tokens - tokens < step)
         return next(found, None)
 
     def _observed(self, use: Use, of: Plan) -> Iterator[Observation]:

@@ -48,7 +48,7 @@ def override(table: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any
         here = changed
         for part in path[:-1]:
             inner = here.get(part)
-            if isinstance(inner, str) and ":" in inner:
+            if isinstance(inner, str) and path[0] in ("schedule", "averages"):
                 inner = parse_spec(inner)
             here[part] = inner if isinstance(inner, dict) else {}
             here = here[part]
