@@ -33,9 +33,10 @@ class Faked:
 
     def submit(self, argv: Sequence[str], log: Path) -> "Future[int]":
         assert not self.closed
-        assert list(argv[:3]) == [sys.executable, "-m", "anytrain.study.work"]
-        assert Path(argv[3]) == self.study.out.resolve()
-        name = argv[4]
+        assert list(argv[:5]) == [sys.executable, "-m", "anytrain", "study", "--out"]
+        assert Path(argv[5]) == self.study.out.resolve()
+        assert argv[6] == "--job"
+        name = argv[7]
         assert (self.study.out / "jobs" / f"{name}.json").is_file()
         self.submitted.append(name)
         future: Future[int] = Future()
@@ -233,5 +234,6 @@ def test_the_command_of_a_job(study: Study) -> None:
     job = next(iter(study.plan.jobs.values()))
     argv = command(study, job)
     assert argv == [
-        sys.executable, "-m", "anytrain.study.work", str(study.out.resolve()), job.name
-    ]  # fmt: skip
+        *(sys.executable, "-m", "anytrain", "study", "--out", str(study.out.resolve())),
+        *("--job", job.name),
+    ]

@@ -229,10 +229,9 @@ def test_moments(tmp_path: Path) -> None:
     """Half-doublings from a quarter unit, and the horizons, whether they are such or not."""
     design = Design(write(tmp_path, horizons=[1.0, 1.9]))
     between = [round(UNIT / 4 * 2 ** (k / 2)) for k in range(7) if 2 ** (k / 2 - 2) < 1.9]
-    assert design.moments("free") == sorted({*between, UNIT, round(1.9 * UNIT)})
-    assert design.moments("bound") == [UNIT, round(1.9 * UNIT)]
+    assert design.moments() == sorted({*between, UNIT, round(1.9 * UNIT)})
     fine = Design(write(tmp_path, per_doubling=4))
-    assert len(fine.moments("free")) == 3 * 4 + 1
+    assert len(fine.moments()) == 3 * 4 + 1
 
 
 def test_a_schedule_without_settings_of_its_own(tmp_path: Path) -> None:

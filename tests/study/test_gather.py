@@ -232,7 +232,7 @@ def test_curves(done: Study) -> None:
         job = done.plan.jobs[curve.run]
         if curve.arm == "constant":
             assert curve.horizon is None
-            moments = done.design.moments("free")
+            moments = done.design.moments()
             assert [t - m for t, m in zip(curve.tokens, moments, strict=True)] == [
                 -m % PER_STEP for m in moments
             ], "the first step that reaches each"
@@ -257,7 +257,7 @@ def test_sequences_are_of_the_report(done: Study) -> None:
 def test_facts(done: Study) -> None:
     facts = done.results().facts
     assert facts["batch"] == "4 × 16 = 64 tokens a step"
-    assert facts["unit"] == "1.28k tokens, 20 steps"
+    assert facts["steps"] == "20 a unit"
     assert "device cpu" in facts["decided once"]
     assert "anytrain 0.1.0" in facts["versions"]
 

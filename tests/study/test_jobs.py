@@ -68,11 +68,16 @@ def test_a_branch_leaves_at_its_share_of_the_horizon(tmp_path: Path) -> None:
     assert found == {(UNIT, 3 * UNIT // 4), (2 * UNIT, 3 * UNIT // 2)}
 
 
-def test_a_branch_is_raw_and_evaluated_at_its_end(tmp_path: Path) -> None:
+def test_a_branch_is_raw_and_evaluated_along_its_decay(tmp_path: Path) -> None:
     for job in jobs_of(planned(tmp_path), "wsd"):
         assert job.recipe.averages == {}
         assert job.recipe.snapshots is None
-        assert amounts(job.recipe.evaluate.at) == [job.until]
+        moments = amounts(job.recipe.evaluate.at)
+        assert len(moments) == 4
+        assert moments[-1] == job.until
+        assert job.leave is not None
+        parts = [(moment - job.leave.begins) / job.cost for moment in moments]
+        assert parts == pytest.approx([0.25, 0.5, 0.75, 1.0], abs=0.01)
 
 
 def test_a_trunk_goes_no_further_than_its_furthest_use(tmp_path: Path) -> None:
@@ -202,13 +207,13 @@ def test_what_a_run_keeps_and_when_it_is_evaluated(tmp_path: Path) -> None:
     design = Design(write(tmp_path))
     made = plan(design)
     for job in jobs_of(made, "constant"):
-        assert amounts(job.recipe.evaluate.at) == design.moments("free")
+        assert amounts(job.recipe.evaluate.at) == design.moments()
         begins = {round(0.9 * UNIT), round(1.8 * UNIT)}
         assert set(amounts(job.recipe.checkpoint.at)) == begins | {UNIT, 2 * UNIT}
         assert job.recipe.snapshots is not None, "a rule added later is rebuilt from them"
         assert list(job.recipe.averages) == ["ema25", "uniform"]
     for job in jobs_of(made, "cosine"):
-        assert amounts(job.recipe.evaluate.at) == [job.until]
+        assert amounts(job.recipe.evaluate.at) == design.moments()
         assert job.recipe.averages == {}
         assert job.recipe.snapshots is None
 
