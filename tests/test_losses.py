@@ -48,3 +48,26 @@ def test_only_where_asked(recipe_file: Path, tmp_path: Path) -> None:
     run = trained(recipe_file, tmp_path / "run")
     assert kept(run, 4) == {}
     assert not (run.path / "losses").exists()
+
+
+@pytest.mark.parametrize("lost", ["record", "losses", "neither"])
+def test_what_a_kill_took_is_made_up(lost: str, recipe_file: Path, tmp_path: Path) -> None:
+    """The checkpoint of a step is saved before it is evaluated: a kill may come between."""
+    run, settings = tmp_path / "run", ["evaluate.each=true", "checkpoint.at=[4]"]
+    first = cli("train", recipe_file, "--run", run, "--until", "4", "evaluate.at=[4]", *settings)
+    assert first.code == 0, first.err
+    there = RunDir(run)
+    whole = {e.step: e.losses for e in evaluations(there)}[4]
+    if lost == "record":
+        metrics = run / "metrics.jsonl"
+        lines = metrics.read_text().splitlines(keepends=True)
+        metrics.write_text("".join(line for line in lines if '"val/loss/' not in line))
+    if lost == "losses":
+        (run / "losses" / "step-000000004.safetensors").unlink()
+    again = cli("train", "--run", run, "--until", "6")
+    assert again.code == 0, again.err
+    found = [e for e in evaluations(there) if e.step == 4]
+    assert [e.losses for e in found] == [whole]
+    assert kept(there, 4).keys() == whole.keys()
+    records = [record for record in there.metrics() if record["step"] == 4 and "eval_why" in record]
+    assert len(records) == (2 if lost == "losses" else 1)

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import tomli_w
 
-from anytrain.cli.main import guarded
-from anytrain.study import executors, work
+from anytrain.cli.main import main
+from anytrain.study import executors
 from tiny import PER_STEP, Said, cli, evaluations, table
 
 pytestmark = pytest.mark.slow
@@ -68,7 +68,7 @@ class Here:
             contextlib.redirect_stdout(file),
             contextlib.redirect_stderr(file),
         ):
-            future.set_result(guarded(lambda: work.main(list(argv[3:]))))
+            future.set_result(main(list(argv[3:])))
         return future
 
     def close(self) -> None:

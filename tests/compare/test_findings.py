@@ -69,9 +69,27 @@ def test_regret_is_of_the_worst_horizon(found: Findings) -> None:
 
 
 def test_verdicts(found: Findings) -> None:
-    assert [v.word for v in found.verdicts] == ["Yes", "Yes", "No"]
+    assert [v.word for v in found.verdicts] == ["Yes", "Yes", "Not settled"]
     assert "at 8×" in found.verdicts[0].numbers
     assert "3 of 4" in found.verdicts[2].numbers
+
+
+def test_a_verdict_is_as_sure_as_its_interval(results: Results) -> None:
+    """Losses moved by more than the noise settle it, one seed less unsettles everything."""
+
+    def moved(by: float) -> list[str]:
+        shifted = tuple(
+            replace(o, loss=o.loss + by) if o.arm == "inverse_sqrt" else o
+            for o in results.observations
+        )
+        return [v.word for v in findings(replace(results, observations=shifted)).verdicts]
+
+    assert moved(-0.2) == ["Yes"] * 3
+    assert moved(0.2) == ["No"] * 3
+    last = results.report_seeds[-1]
+    fewer = tuple(o for o in results.observations if (o.arm, o.seed) != ("inverse_sqrt", last))
+    found = findings(replace(results, observations=fewer))
+    assert [v.word for v in found.verdicts] == ["Not settled"] * 3
 
 
 def test_the_sentence(found: Findings) -> None:
@@ -89,7 +107,7 @@ def test_no_side_is_claimed_within_the_noise(results: Results) -> None:
 def test_nothing_reported_is_said() -> None:
     found = findings(begun())
     assert "40 of 120 jobs" in headline(found)
-    assert [v.word for v in found.verdicts] == ["Not known yet"] * 3
+    assert [v.word for v in found.verdicts] == ["Not settled"] * 3
     assert found.regrets == found.transient == ()
 
 

@@ -1,6 +1,7 @@
 """From run directories, written by a formula, to choices, observations and costs."""
 
 import csv
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -321,6 +322,23 @@ def test_a_replay_that_is_another_run_is_refused(done: Study, tmp_path: Path) ->
 
 
 # --- the tidy table --------------------------------------------------------------------------
+
+
+def test_a_rule_of_another_meaning_is_refused(done: Study, tmp_path: Path) -> None:
+    """Under its old name it would mix two averages."""
+    for run in sorted((done.out / "runs").iterdir()):
+        identity = json.loads((run / "run.json").read_text())
+        identity["averages"] = {"ema25": {"rule": "anytime_ema:f=25", "since": 0.0}}
+        (run / "run.json").write_text(json.dumps(identity))
+    other = {"averages": {"ema25": "anytime_ema:f=3", "uniform": "uniform"}}
+    with pytest.raises(UserError, match="'ema25' is anytime_ema:f=3 in the recipe and anytime_ema"):
+        Study(Design(write(tmp_path / "other", other)), done.out)
+    Study(Design(write(tmp_path / "same")), done.out)
+
+
+def test_a_horizon_that_comes_between_is_refused(done: Study, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"was not evaluated at 1\.5 units"):
+        Study(Design(write(tmp_path / "other", horizons=[1.0, 1.5, 2.0])), done.out)
 
 
 def test_the_table_is_the_observations(done: Study, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Compare schedules fairly: every arm tuned on the same grid, reported on other seeds.
+"""Compare schedules fairly: every arm tuned on its grid, reported on other seeds and text.
 
   anytrain study STUDY.toml --out DIR --dry-run      what would be trained, with tokens and hours
   anytrain study STUDY.toml --out DIR                train it; stop it and start it again at will

@@ -58,7 +58,10 @@ class Transient:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A question the study was made for, and its answer; None: not measured yet."""
+    """A question the study was made for, and its answer.
+
+    None: not settled, as seeds are missing or an interval has both answers inside.
+    """
 
     question: str
     answer: bool | None
@@ -66,7 +69,7 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        return {True: "Yes", False: "No", None: "Not known yet"}[self.answer]
+        return {True: "Yes", False: "No", None: "Not settled"}[self.answer]
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def _verdicts(
     """The three questions, of the anytime arm at its one choice."""
     name, base = best or "the horizon-free arm", results.baseline
     one = found.get((best, "one"), {}) if best else {}
-    whole = len(one) == len(results.horizons)
+    whole = _whole(results, one)
     mean = means.get((best, "one")) if best else None
     worst = max(one.values(), key=lambda d: d.seeds.mean, default=None)
     close = f"Is {name} at no horizon more than {CLOSE:g} nats/token above a tuned {base}?"
@@ -180,12 +183,12 @@ def _verdicts(
     return (
         Verdict(
             close,
-            worst.seeds.mean <= CLOSE if whole and worst else None,
+            _all([_below(d.seeds, CLOSE) for d in one.values()]) if whole else None,
             f"at worst {interval(worst.seeds)} at {worst.horizon:g}×" if worst else "",
         ),
         Verdict(
             ahead,
-            mean.mean < 0 if whole and mean else None,
+            _below(mean) if whole and mean else None,
             (f"{interval(mean)} over {_count(len(one))}" if mean else "")
             + (f"; {interval(settled)} outside the transient" if settled else ""),
         ),
@@ -200,18 +203,41 @@ def _both(
     names = f"a tuned {results.baseline}" + (f" and {branch}" if branch else "")
     question = f"Is it ahead of {names} at every horizon, with one run and one setting?"
     parts, gaps = [], [d.seeds.mean for d in one.values()]
+    sides = [_below(d.seeds) for d in one.values()]
     if gaps:
         parts.append(f"ahead of {results.baseline} at {_share(gaps)}")
     if branch:
         pairs = (difference(results, d.arm, h, "one", branch) for h, d in one.items())
         more = [d for d in pairs if d is not None]
-        whole = whole and len(more) == len(results.horizons)
-        gaps += [d.seeds.mean for d in more]
+        whole = whole and _whole(results, {d.horizon: d for d in more})
+        sides += [_below(d.seeds) for d in more]
         if more:
             worst = max(more, key=lambda d: d.seeds.mean)
             share = _share([d.seeds.mean for d in more])
             parts.append(f"of {branch} at {share}, at worst {interval(worst.seeds)} to it")
-    return Verdict(question, all(g < 0 for g in gaps) if whole else None, ", ".join(parts))
+    return Verdict(question, _all(sides) if whole else None, ", ".join(parts))
+
+
+def _whole(results: Results, found: dict[float, Difference]) -> bool:
+    """Whether every report seed is there at every horizon."""
+    seeds = len(results.report_seeds)
+    return len(found) == len(results.horizons) and all(
+        len(d.by_seed) == seeds for d in found.values()
+    )
+
+
+def _below(found: Interval, limit: float = 0.0) -> bool | None:
+    """Whether a difference lies below a limit; None where its interval has the limit inside."""
+    if found.low is None or found.high is None:
+        return None
+    return True if found.high <= limit else False if found.low > limit else None
+
+
+def _all(answers: Sequence[bool | None]) -> bool | None:
+    """No where one is no, yes where all are yes, else not settled."""
+    if any(answer is False for answer in answers):
+        return False
+    return True if answers and all(answers) else None
 
 
 def _share(gaps: Sequence[float]) -> str:

@@ -96,6 +96,7 @@ class Results:
     spent: tuple[Spent, ...]
     trained: int  # tokens that were trained in all; what arms share counts once
     jobs: tuple[int, int]  # done, known so far
+    diverged: tuple[tuple[str, float, int], ...] = ()  # reported (arm, horizon, seed) never reached
     facts: Mapping[str, str] = field(default_factory=dict)  # model, data, batch, device, versions
     # (run, horizon, weights) -> loss of every held-out sequence, nats/token (N,)
     sequences: Mapping[tuple[str, float, str], NDArray[np.float32]] = field(default_factory=dict)

@@ -63,7 +63,12 @@ def _answers(found: Findings) -> Section:
         for v in found.verdicts
     )
     note = "Differences in nats/token, with 95% intervals over seeds in brackets."
-    table = Table(("question", "answer", "numbers"), rows, "What was asked", (note,))
+    settled = "Not settled: report seeds are missing, or the interval has both answers inside."
+    lost = [
+        f"{arm} diverged before {h:g}× on seed {seed}, and that seed is missing from its means."
+        for arm, h, seed in found.results.diverged
+    ]
+    table = Table(("question", "answer", "numbers"), rows, "What was asked", (note, settled, *lost))
     return Section("Answers", tables=(table,))
 
 

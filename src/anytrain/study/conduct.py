@@ -45,9 +45,10 @@ def conduct(study: Study, executor: Executor, say: Callable[[str], Any] = print)
 
 def ready(study: Study) -> Iterator[Job]:
     """Jobs that can be trained now, the longest first: what they branch from is there."""
-    missing = [job for job in study.plan.jobs.values() if not study.over(job)]
+    jobs = study.plan.jobs
+    missing = [job for job in jobs.values() if not study.over(job)]
     for job in sorted(missing, key=lambda job: -job.cost):
-        if job.leave is None or study.done(study.plan.jobs[job.leave.trunk]):
+        if job.leave is None or study.can_leave(job) or study.done(jobs[job.leave.trunk]):
             yield job
 
 

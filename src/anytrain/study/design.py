@@ -45,6 +45,8 @@ from anytrain.training.config import Recipe
 _STRICT = ConfigDict(extra="forbid", strict=True)
 _OURS = ("train.seed", "evaluate.split", "evaluate.each", "evaluate.at", "schedule.horizon")
 
+_SHARED = ("data.", "evaluate.", "train.context")  # what losses are of
+
 Point = Mapping[str, int | float | str]  # setting -> value: one point of a grid
 
 
@@ -145,6 +147,12 @@ class Table:
                 raise ValueError(
                     f"arms.{name}: the setting {key} = {value}; 'key.path' = value, the key in "
                     "quotes, is valid"
+                )
+        for key in [*arm.settings, *arm.grid]:
+            if key.startswith(_SHARED):
+                raise ValueError(
+                    f"arms.{name}: {key} is what all arms share, or their losses would be of other "
+                    f"text; in the study's own settings it is valid"
                 )
         for key in [*arm.settings, *arm.grid, *self.settings]:
             if key in _OURS or (key.startswith("averages") and key in arm.grid):

@@ -1,7 +1,8 @@
 """From the run directories of a study to its results. No torch."""
 
-import json
+from collections import deque
 from collections.abc import Iterable, Iterator
+from math import isfinite
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytrain.compare.results import Choice, Curve, Observation, Results, Spent
+from anytrain.errors import UserError
 from anytrain.evaluations import Evaluation, evaluations
 from anytrain.files import write_atomic
 from anytrain.losses import Losses, kept
@@ -55,6 +57,19 @@ class Study:
                 tuned = (o for use in uses for o in self._observed(use, first))
                 self.choices += choose(arm, self.design.table.horizons, tuned)
         self.plan: Plan = self._with_later(plan(self.design, self.choices))
+        self._check_horizons()
+
+    def _check_horizons(self) -> None:
+        """A run that is done has to be evaluated wherever it is read."""
+        for use in self.plan.uses:
+            job = self.plan.jobs[use.job]
+            for horizon in use.horizons if self.done(job) else ():
+                if self._at(job, horizon) is None:
+                    raise UserError(
+                        f"{self.run(job).path} is trained and was not evaluated at {horizon:g} "
+                        "units, which became a horizon later; remove it to train it again, or "
+                        "leave the horizon out"
+                    )
 
     def _with_later(self, made: Plan) -> Plan:
         """With what is to be done for rules that runs which are there do not have."""
@@ -86,8 +101,21 @@ class Study:
 
     def over(self, job: Job) -> bool:
         """Whether a job is done, or never will be: it diverged, or its trunk did."""
-        trunk = self.out / "runs" / job.leave.trunk if job.leave else None
-        return self.done(job) or diverged(self.run(job)) or bool(trunk and diverged(RunDir(trunk)))
+        if self.done(job) or diverged(self.run(job)):
+            return True
+        if job.leave is None or self.can_leave(job):
+            return False
+        return diverged(RunDir(self.out / "runs" / job.leave.trunk))
+
+    def can_leave(self, job: Job) -> bool:
+        """Whether what a branch begins from is there: its own state, or its trunk's at 90%."""
+        assert job.leave is not None
+        if self.run(job).exists:
+            return True
+        train = job.recipe.train
+        step = train.batch * train.context  # tokens
+        kept = RunDir(self.out / "runs" / job.leave.trunk).checkpoints()
+        return any(0 <= c.tokens - job.leave.begins < step for c in kept)
 
     def done(self, job: Job) -> bool:
         """Whether a job's last evaluation is there."""
@@ -124,6 +152,8 @@ class Study:
             if found is None:
                 continue
             for weights, loss in found.losses.items():
+                if not isfinite(loss):
+                    continue
                 yield Observation(
                     use.arm, use.phase, use.seed, use.setting, horizon, weights,
                     found.tokens, loss, found.stderr.get(weights, float("nan")), use.job,
@@ -149,6 +179,7 @@ class Study:
             curves=tuple(self._curves()),
             spent=tuple(self._spent(arm) for arm in design.table.arms),
             trained=sum(self._trained(job) for job in jobs),
+            diverged=tuple(self._diverged()),
             jobs=(sum(self.over(job) for job in jobs), len(plan_.jobs)),
             facts=facts(self.design, self._begun()),
             sequences=self._sequences(observed) if sequences else {},
@@ -177,6 +208,15 @@ class Study:
                 tuple(e.tokens for e in found),
                 {n: tuple(e.losses.get(n, float("nan")) for e in found) for n in names},
             )  # fmt: skip
+
+    def _diverged(self) -> Iterator[tuple[str, float, int]]:
+        """What of the report was never reached, as a loss stopped being a number."""
+        for use in self.plan.uses:
+            job = self.plan.jobs[use.job]
+            if use.phase == "report" and self.over(job) and not self.done(job):
+                for horizon in use.horizons:
+                    if self._at(job, horizon) is None:
+                        yield use.arm, horizon, use.seed
 
     def _trained(self, job: Job) -> int:
         found = self.evaluations(job)
@@ -235,8 +275,5 @@ class Study:
 
 def diverged(run: RunDir) -> bool:
     """Whether a run stopped because its loss is no longer a number."""
-    path = run.path / "events.jsonl"
-    if not path.exists():
-        return False
-    last = [line for line in path.read_text(encoding="utf-8").splitlines() if line][-1:]
-    return bool(last) and json.loads(last[0]).get("by") == "diverged"
+    last = deque(run.events(), maxlen=1)  # a line that is being written is none yet
+    return bool(last) and last[0].get("by") == "diverged"

@@ -13,6 +13,7 @@ from typing import Any
 
 from anytrain import schedules
 from anytrain.compare.results import Choice, Phase
+from anytrain.errors import UserError
 from anytrain.grammar import Quantity
 from anytrain.schedules import Shape
 from anytrain.study.design import Design, Point, point_text
@@ -89,9 +90,22 @@ class Plan:
         """The job, merged with one of the same run: as far as the further, keeping for both."""
         if job.name in self.jobs:
             there = self.jobs[job.name]
+            averages = _both(job.name, there.recipe.averages, job.recipe.averages)
+            there = replace(there, recipe=replace(there.recipe, averages=averages))
             job = replace(there, until=max(there.until, job.until), keeps=there.keeps | job.keeps)
         self.jobs[job.name] = job
         return job
+
+
+def _both(name: str, first: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """The averages that two arms ask of one run."""
+    for key in first.keys() & more.keys():
+        if first[key] != more[key]:
+            raise UserError(
+                f"average {key!r} of {name} is {first[key]} in one arm and {more[key]} in another, "
+                "and both read the same run; two names are valid"
+            )
+    return {**first, **more}
 
 
 def plan(design: Design, choices: Iterable[Choice] = ()) -> Plan:

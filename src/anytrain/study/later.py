@@ -54,6 +54,7 @@ class Missing:
 
 def missing(run: RunDir, job: Job, known: Mapping[str, float], horizons: list[int]) -> Missing:
     """What a run lacks of its recipe's averages; `known` are the weights evaluated at its end."""
+    _check_rules(run, job)
     horizons = [tokens for tokens in horizons if tokens <= job.until]
     lacking = {n: spec for n, spec in job.recipe.averages.items() if n not in known and horizons}
     per_step = job.recipe.train.tokens_per_step
@@ -68,6 +69,17 @@ def missing(run: RunDir, job: Job, known: Mapping[str, float], horizons: list[in
         except UserError:  # nothing was kept: only the iterates themselves will do
             errors = dict.fromkeys(lacking, float("inf"))
     return Missing(job, lacking, errors, horizons)
+
+
+def _check_rules(run: RunDir, job: Job) -> None:
+    """A rule that is another one now would mix two averages under one name."""
+    for name, begun in (run.identity.get("averages") or {}).items():
+        asked = job.recipe.averages.get(name, begun["rule"])
+        if rule_book.rule(asked, 1.0) != rule_book.rule(begun["rule"], 1.0):
+            raise UserError(
+                f"average {name!r} is {asked} in the recipe and {begun['rule']} in {run.path}; "
+                "give the new rule a name of its own"
+            )
 
 
 def joined(name: str, first: list[Evaluation], more: list[Evaluation]) -> list[Evaluation]:

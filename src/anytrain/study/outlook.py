@@ -57,12 +57,12 @@ def _undecided(study: Study) -> bool:
 def reporting(study: Study) -> int:
     """Tokens of the reporting runs, arms that are not chosen yet counted at their dearest."""
     design, total = study.design, 0
-    for arm, table in design.table.arms.items():
+    for arm in design.table.arms:
         if study.choice_of(arm) is not None:
             continue
         last, each = design.horizons[-1], sum(design.horizons)
-        cost = {"free": last, "bound": each}.get(design.kind(arm))
-        total += cost if cost is not None else round(last + each * table.cooldown)
+        # at the dearest: another setting for each horizon than for all, a trunk for each branch
+        total += last + each if design.kind(arm) == "free" else each
     return total * len(design.table.seeds.report)
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from anytrain.data.stream import TrainingData
 from anytrain.errors import UserError
 from anytrain.evaluations import last_evaluation
-from anytrain.losses import keep
+from anytrain.losses import keep, kept
 from anytrain.rundir import Checkpoint, RunDir
 from anytrain.training import checkpoint, snapshot, start
 from anytrain.training.background import Saved, Saver
-from anytrain.training.cadence import Cadence
+from anytrain.training.cadence import Cadence, previous
 from anytrain.training.evaluate import Loss, candidates, evaluate, half
 from anytrain.training.guard import Spike
 from anytrain.training.loggers import Logger
@@ -74,6 +74,7 @@ class Sitting:
         threads = torch.get_num_threads()
         self._event("start", threads=threads, processes=self.world.size, versions=versions())
         try:
+            self._make_up()
             try:
                 reason = self._train()
             finally:
@@ -201,6 +202,18 @@ class Sitting:
         if why is None and every.unit == "seconds":
             why = "hourly" if self.stopwatch.since_evaluation() >= every.amount else None
         if why is not None:
+            self._evaluate(why)
+
+    def _make_up(self) -> None:
+        """Evaluate where it was asked for at the step begun from: a kill may have come between."""
+        clock, settings = self.run.clock, self.run.recipe.evaluate
+        if clock.step == 0 or not (self.rundir.path / "metrics.jsonl").exists():
+            return
+        why = self.cadence.evaluation(previous(clock, self.run.recipe), clock)
+        if why is None or why in _UNASKED:
+            return
+        lost = settings.each and not kept(self.rundir, clock.step)
+        if self.evaluated != clock.step or lost:
             self._evaluate(why)
 
     def _evaluate(self, why: str) -> None:
