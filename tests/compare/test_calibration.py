@@ -25,7 +25,8 @@ RECIPE = (
 
 
 def schedule(arm: str, horizon: float | None) -> str:
-    end, peak = round((horizon or 0) * UNIT / STEP), BEST[arm]
+    end = round((horizon or 0) * UNIT / STEP)
+    peak = BEST["linear" if arm == "linear" else "constant"]  # linear's is another one
     trunk = f"constant:peak={peak},warmup=100-steps"
     return {
         "constant": trunk,
@@ -155,12 +156,11 @@ def test_the_law_that_made_the_losses_wins(results: Results, out: Path) -> None:
     found = scores(results, out)
     arms = {(s.arm, s.horizon) for s in found}
     assert ("wsd", 1.0) not in arms  # it was fitted
-    assert arms == {("wsd", h) for h in (2, 4, 8)} | {
-        (arm, float(h)) for arm in ("cosine", "linear") for h in (1, 2, 4, 8)
-    }
+    # linear has another peak than any constant run
+    assert arms == {("wsd", h) for h in (2, 4, 8)} | {("cosine", h) for h in (1, 2, 4, 8)}
     assert {s.seed for s in found} == {11, 12}
     table = errors(found)
-    for arm in ("wsd", "cosine", "linear"):
+    for arm in ("wsd", "cosine"):
         assert table["annealing", arm][1] < 0.25 * table[NO_DROP, arm][1]
     assert table["annealing", "wsd"][1] < 4e-3
     assert table[SAME_DROP, "wsd"][0] == 6
@@ -177,7 +177,7 @@ def test_two_branches_are_fitted_where_only_their_ends_are_known(
     found = scores(replace(results, curves=curves), out)
     assert {s.horizon for s in found if s.arm == "wsd"} == {4.0, 8.0}
     table = errors(found)
-    for arm in ("wsd", "cosine", "linear"):
+    for arm in ("wsd", "cosine"):
         assert table["annealing", arm][1] < 0.25 * table[NO_DROP, arm][1]
     branches = tuple(c for c in curves if c.arm in ("constant", "wsd") and (c.horizon or 0) <= 2)
     assert scores(replace(results, curves=branches), out) == ()  # nothing is left to predict

@@ -1,9 +1,9 @@
-"""How well the loss-curve laws predict where decayed runs end, from the same seed's other runs.
+"""How well the loss-curve laws predict where decayed runs end, from runs of their seed and peak.
 
-A law is fitted to the raw losses of the constant arm's run and of the shortest decayed run,
+A law is fitted to the raw losses of a run at a constant rate and of the shortest decayed run,
 because a constant rate alone says nothing of decay; of the two shortest, where the first was
 evaluated fewer than three times, because one loss says how much a decay brought and not how fast.
-It then predicts the end of every other decayed run of that seed: of the longer branches and of the
+It then predicts the end of every other decayed run of that family: of longer branches and of the
 runs that were planned for a horizon. Two predictors that need no law stand beside it: that a decay
 brings nothing, and that it brings what it brought in the last run that was fitted.
 """
@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 
 from anytrain.compare.frontier import schedule_table, tokens_per_step, warmup_tokens
 from anytrain.compare.laws import LAWS, Law, Measured, fit, require
-from anytrain.compare.results import Curve, Results
+from anytrain.compare.results import Curve, Phase, Results
 from anytrain.errors import UserError
 from anytrain.evaluations import RAW
 from anytrain.files import Record
 from anytrain.rundir import RunDir
-from anytrain.schedules import rate, schedule
+from anytrain.schedules import peak, rate, schedule
 
 NO_DROP, SAME_DROP = "no drop", "the same drop again"
 _ENOUGH = 3  # losses of a decay that is fitted
+_Family = tuple[Phase, int, float | None]  # phase, seed, peak
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,16 @@ class Score:
 
 
 def scores(results: Results, out: Path, laws: Sequence[Law] = LAWS) -> tuple[Score, ...]:
-    """Of every report seed; `out` is the study's directory, whose recipes have the schedules.
+    """Of every seed and peak rate, tuning included; `out` is the study's directory.
 
-    Seeds whose constant run or whose recipes are not there, or without a decayed run that was not
-    fitted, are left out. Raises where scipy is not installed.
+    Left out is what has no constant run, no recipes any more, or no decayed run that was not
+    fitted. Raises where scipy is not installed.
     """
     require()
     found: list[Score] = []
-    for seed in results.report_seeds:
-        constant, decayed = _runs(results, out, seed)
-        count = 1 if decayed and len(decayed[0].measured.steps) >= _ENOUGH else 2
-        if constant is not None:
-            found += _of_seed(constant, decayed[:count], decayed[count:], laws)
+    for constant, decayed in _families(results, out):
+        count = 1 if len(decayed[0].measured.steps) >= _ENOUGH else 2
+        found += _of_family(constant, decayed[:count], decayed[count:], laws)
     return tuple(found)
 
 
@@ -86,12 +85,17 @@ class _Run:
         return self.curve.horizon
 
 
-def _runs(results: Results, out: Path, seed: int) -> tuple[_Run | None, list[_Run]]:
-    """The constant run of a seed, and its decayed runs: branches first, the shortest first."""
-    constant: _Run | None = None
-    decayed: list[tuple[bool, float, int, _Run]] = []
+def _families(results: Results, out: Path) -> Iterator[tuple[_Run, list[_Run]]]:
+    """Runs of one seed and one peak: the constant one, and the decayed, branches first, the
+    shortest first.
+
+    The laws sum learning rates, and so know nothing of the harm that a high peak does: a run of
+    another peak is none that they speak of.
+    """
+    constant: dict[_Family, _Run] = {}
+    decayed: dict[_Family, list[tuple[bool, float, int, _Run]]] = {}
     seen: set[str] = set()
-    for curve, recipe in _recipes(results, out, seed):
+    for curve, recipe in _recipes(results, out):
         if curve.run in seen:  # arms may share one
             continue
         kind = results.arms[curve.arm].kind
@@ -99,20 +103,34 @@ def _runs(results: Results, out: Path, seed: int) -> tuple[_Run | None, list[_Ru
             continue
         seen.add(curve.run)
         run = _Run(curve, measured(curve, recipe))
+        family = (
+            curve.phase,
+            curve.seed,
+            peak(schedule(recipe["schedule"], tokens_per_step(recipe))),
+        )
         if kind != "free":
-            decayed.append((kind != "branch", run.horizon, len(decayed), run))
-        elif constant is None or len(run.measured.steps) > len(constant.measured.steps):
-            constant = run
-    return constant, [run for *_, run in sorted(decayed, key=lambda item: item[:3])]
+            same = decayed.setdefault(family, [])
+            same.append((kind != "branch", run.horizon, len(same), run))
+        elif family not in constant or len(run.measured.steps) > len(
+            constant[family].measured.steps
+        ):
+            constant[family] = run
+    for family, run in constant.items():
+        within = [item for item in decayed.get(family, []) if _reaches(run, item[3])]
+        if within:
+            yield run, [r for *_, r in sorted(within, key=lambda item: item[:3])]
 
 
-def _recipes(results: Results, out: Path, seed: int) -> Iterator[tuple[Curve, Record]]:
-    """Report curves at the settings that tuning chose, with their recipes."""
+def _reaches(constant: _Run, run: _Run) -> bool:
+    """Whether the constant run was trained to where the other ended, to a step."""
+    return constant.measured.steps[-1] >= run.measured.steps[-1] - 1
+
+
+def _recipes(results: Results, out: Path) -> Iterator[tuple[Curve, Record]]:
+    """Curves that have reached their end, with their recipes."""
     for curve in results.curves:
-        if (curve.phase, curve.seed) != ("report", seed) or not curve.losses.get(RAW):
-            continue
-        choices = (results.choice(curve.arm, curve.horizon), results.choice(curve.arm))
-        if not any(choice and choice.setting == curve.setting for choice in choices):
+        short = curve.horizon is not None and curve.tokens[-1] < curve.horizon * results.unit
+        if short or not curve.losses.get(RAW):
             continue
         try:
             yield curve, RunDir(out / "runs" / curve.run).recipe
@@ -138,7 +156,7 @@ def learning_rates(recipe: Record, steps: int) -> NDArray[np.float64]:
 # --- predictions -----------------------------------------------------------------------------
 
 
-def _of_seed(
+def _of_family(
     constant: _Run, known: Sequence[_Run], rest: Sequence[_Run], laws: Sequence[Law]
 ) -> list[Score]:
     """Fit on the constant run and the decayed ones that are `known`, predict how `rest` ends."""

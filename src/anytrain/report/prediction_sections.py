@@ -146,8 +146,9 @@ def laws(found: tuple[Score, ...]) -> Section:
     paragraphs = (
         "The annealing law (Tissue 2024, arXiv:2408.11029) and the multi-power law (Luo 2025, "
         "arXiv:2503.12811) predict a loss curve from the learning rates alone. Here each is "
-        "fitted, for each seed, to the raw losses of the constant run and of the shortest decayed "
-        "run (the two shortest, where that was evaluated fewer than three times), and predicts "
+        "fitted, for each seed and peak rate, to the raw losses of the constant run and of the "
+        "shortest decayed run (the two shortest, where that was evaluated fewer than three times), "
+        "and predicts "
         "where the others ended. So little decay does not determine all of a law: how fast it "
         "works (λ; C, β and γ) has a weak prior of ours around the values of its authors.",
         f"“{NO_DROP}” takes the constant run's own loss at the same tokens; “{SAME_DROP}” takes "
