@@ -126,6 +126,15 @@ def test_the_step_that_reaches_half_the_tokens_counts() -> None:
     assert h.measured == pytest.approx(exact.measured, abs=1e-3)
 
 
+def test_an_average_that_came_later_bends_no_curve() -> None:
+    """It is known at the last moment alone, far below the others."""
+    made = study()
+    curve = made.curves[0]
+    late = (*([float("nan")] * (len(curve.tokens) - 1)), 1.0)
+    both = replace(curve, losses={"late": late, **curve.losses})
+    assert best_points(both) == best_points(curve)
+
+
 def test_a_short_run_is_too_early() -> None:
     made = study()
     curve = made.curves[0]

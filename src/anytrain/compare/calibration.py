@@ -6,7 +6,7 @@ A run without a horizon is forecast from its evaluations up to half its tokens, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
+from math import isfinite, log
 from pathlib import Path
 from statistics import median
 
@@ -104,8 +104,13 @@ def warmup(run: Path) -> float:
 
 
 def best_points(curve: Curve) -> list[tuple[float, float]]:
-    """(tokens, loss of the best weights) of every evaluation."""
-    best = [min(values) for values in zip(*curve.losses.values(), strict=True)]
+    """(tokens, loss of the best weights) of every evaluation.
+
+    Of the weights that every evaluation has: an average that came later has only the horizons, and
+    would bend the curve there.
+    """
+    throughout = [values for values in curve.losses.values() if all(map(isfinite, values))]
+    best = [min(values) for values in zip(*throughout, strict=True)]
     return [(float(d), v) for d, v in zip(curve.tokens, best, strict=True) if d > 0]
 
 
