@@ -7,11 +7,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "study"))
-
-from fake_runs import write_cooldown, write_run
-
 from anytrain.cli.main import main
+from fake_runs import write_cooldown, write_run
 
 FILES = {"page.html", "frontier.png", "frontier.svg", "table.md", "table.csv"}
 

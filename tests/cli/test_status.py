@@ -8,12 +8,9 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "study"))
-
-from fake_runs import PER_STEP, losses, write_cooldown, write_run
-
 from anytrain.cli.main import main
 from anytrain.rundir import RunDir
+from fake_runs import PER_STEP, losses, write_cooldown, write_run
 
 START = {"event": "start", "step": 0, "tokens": 0, "time": "2026-01-02T03:04:05+00:00"}
 STOP = {"event": "stop", "step": 2000, "by": "--for 8M-tokens", "time": "2026-01-02T04:04:05+00:00"}

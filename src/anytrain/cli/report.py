@@ -104,10 +104,13 @@ def study(args: argparse.Namespace) -> int:
 
 def live(runs: list[str], port: int | None) -> int:
     """Serve the page of runs in progress until Ctrl-C, which is how it is meant to end."""
+    import signal
+
     from anytrain.report.live import Watch
     from anytrain.report.live_server import server
 
     with server([Watch(path) for path in dict.fromkeys(runs)], port) as serving:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
         try:
             print(f"{serving.url}  (Ctrl-C ends it)", flush=True)
             serving.serve_forever()
