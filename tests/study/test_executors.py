@@ -13,6 +13,7 @@ import pytest
 
 from anytrain.errors import UserError
 from anytrain.study.executors import Executor, Local, Slurm, executor, local
+from anytrain.study.executors.command import hear_interrupts
 
 # says that it runs, saves on SIGTERM as a training does, and ends with status 3
 SAVES = """
@@ -187,6 +188,7 @@ def test_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text("0" * 64)  # else Ray makes one in the home directory
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     ray = pytest.importorskip("ray")
+    hear_interrupts()
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         made = executor("ray:cpus=1")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -63,6 +64,16 @@ class Command:
         """Whether `wait` would return at once."""
         found = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         return found is not None
+
+
+def hear_interrupts() -> None:
+    """Undo an ignored SIGINT, as a shell leaves it to a background job.
+
+    Workers inherit it, and cancelling one is an interrupt.
+    """
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if ignored and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run(argv: Sequence[str], log: str, cwd: str) -> int:

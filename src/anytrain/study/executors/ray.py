@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from anytrain.errors import UserError, missing_extra
-from anytrain.study.executors.command import run
+from anytrain.study.executors.command import hear_interrupts, run
 
 
 @dataclass(eq=False)
@@ -28,6 +28,7 @@ class Ray:
             import ray
         except ImportError as error:
             raise missing_extra("ray", "ray", "running a study on Ray") from error
+        hear_interrupts()
         self._ray = ray
         self._ours = not ray.is_initialized()
         if self._ours:

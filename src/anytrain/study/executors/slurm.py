@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from anytrain.errors import UserError, missing_extra
-from anytrain.study.executors.command import run
+from anytrain.study.executors.command import hear_interrupts, run
 
 _LOOK = 2.0  # seconds between two looks at the jobs
 
@@ -42,6 +42,7 @@ class Slurm:
             raise missing_extra("submitit", "slurm", "running a study on Slurm") from error
         if self.cluster == "slurm" and submitit.SlurmExecutor.affinity() < 0:
             raise UserError("slurm: there is no srun here; a login node of the cluster is valid")
+        hear_interrupts()
         self._submitit = submitit.AutoExecutor(self.folder, cluster=self.cluster)
         self._submitit.update_parameters(**self._parameters())
         self._lock = threading.Lock()
