@@ -145,7 +145,13 @@ def study(seed: int = 0) -> Results:
         tune_seeds=(0,),
         report_seeds=SEEDS,
         arms={
-            arm: Arm(arm, kind, arm, {"schedule.peak": RATES}, "constant" if arm == "wsd" else None)
+            arm: Arm(
+                arm,
+                kind,
+                arm,
+                tuple({"schedule.peak": rate} for rate in RATES),
+                "constant" if arm == "wsd" else None,
+            )
             for arm, kind in KINDS.items()
         },
         observations=observations,

@@ -1,6 +1,8 @@
 """What tuning chooses, from losses written by hand."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -15,7 +17,9 @@ A, B, C = "schedule.peak=0.01", "schedule.peak=0.02", "schedule.peak=0.04"
 
 
 def arm(kind: Kind, **grid: tuple[int | float | str, ...]) -> Arm:
-    return Arm("arm", kind, "constant", grid or {"schedule.peak": (0.01, 0.02, 0.04)})
+    grid = grid or {"schedule.peak": (0.01, 0.02, 0.04)}
+    points = (dict(zip(grid, values, strict=True)) for values in product(*grid.values()))
+    return Arm("arm", kind, "constant", tuple(points))
 
 
 def tuned(losses: Losses, seed: int = 0) -> Iterator[Observation]:
@@ -113,6 +117,24 @@ def test_no_edge_without_an_order() -> None:
     mixed = arm("free", **{"x": (1, 2, "off")})
     assert edges(mixed, "x=off") == ()
     assert edges(mixed, "x=2") == ("x",)
+
+
+def test_the_edge_of_an_amount() -> None:
+    """A warmup has an order, in whichever words."""
+    warmups = arm("free", **{"schedule.warmup": ("100-steps", "1k-steps", "400-steps")})
+    assert edges(warmups, "schedule.warmup=400-steps") == ()
+    assert edges(warmups, "schedule.warmup=1k-steps") == ("schedule.warmup",)
+    mixed = arm("free", **{"schedule.warmup": ("100-steps", "1k-tokens")})
+    assert edges(mixed, "schedule.warmup=1k-tokens") == ()
+
+
+def test_the_edge_of_several_grids() -> None:
+    """What was tried with the choice's other values counts, nothing else."""
+    first = arm("free", x=(1, 2, 3), y=(1, 2))
+    both = replace(first, points=(*first.points, {"x": 4, "y": 1}))
+    assert edges(both, "x=3 y=1") == ("y",)
+    assert edges(both, "x=3 y=2") == ("x", "y")
+    assert edges(both, "x=4 y=1") == ("x",)
 
 
 def test_the_edge_of_a_number_with_many_digits() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from small_studies import UNIT, arms, write
 
+from anytrain.errors import UserError
 from anytrain.study.design import Design
 from tiny import cli
 
@@ -181,7 +182,7 @@ def test_kinds_and_points(tmp_path: Path) -> None:
         "constant": "free", "cosine": "bound", "wsd": "branch"
     }  # fmt: skip
     assert design.points("wsd") == design.points("constant")
-    assert design.arms()["wsd"].grid == {"schedule.peak": (0.01, 0.02, 0.04)}
+    assert design.arms()["wsd"].points == tuple(design.points("constant"))
     assert design.horizons == [UNIT, 2 * UNIT]
     assert design.unit == UNIT
 
@@ -196,6 +197,20 @@ def test_the_last_key_of_a_grid_is_the_fastest(tmp_path: Path) -> None:
     recipe = design.recipe("c", {"schedule.peak": 0.02, "train.batch": 8}, 2.0)
     assert recipe.train.batch == 8
     assert recipe.schedule == "constant:warmup=2-steps,peak=0.02"
+
+
+def test_several_grids_are_taken_together(tmp_path: Path) -> None:
+    """Each point once, so that a grid grows where it has to and not as a whole."""
+    grids = [{"schedule.peak": [0.01, 0.02], "schedule.warmup": ["2-steps"]},
+             {"schedule.warmup": ["1-steps", "2-steps"], "schedule.peak": [0.02]}]  # fmt: skip
+    design = Design(write(tmp_path, arms={"c": {"schedule": CONSTANT, "grid": grids}}))
+    assert [tuple(point.values()) for point in design.points("c")] == [
+        (0.01, "2-steps"), (0.02, "2-steps"), (0.02, "1-steps")
+    ]  # fmt: skip
+    assert Design(design.path).files() == design.files()
+    grids[1] = {"schedule.peak": [0.04]}
+    with pytest.raises(UserError, match=r"schedule.peak beside schedule.peak, schedule.warmup"):
+        Design(write(tmp_path, arms={"c": {"schedule": CONSTANT, "grid": grids}}))
 
 
 def test_the_baseline(tmp_path: Path) -> None:

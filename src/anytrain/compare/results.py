@@ -22,7 +22,7 @@ class Arm:
     name: str
     kind: Kind
     schedule: str  # as the study file has it, horizon and grid left out
-    grid: Mapping[str, tuple[int | float | str, ...]]  # setting -> its values, in the file's order
+    points: tuple[Mapping[str, int | float | str], ...]  # of its grid, in the file's order
     trunk: str | None = None  # of a branch: the arm it leaves
 
 

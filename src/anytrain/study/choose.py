@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from anytrain.compare.results import Arm, Choice, Observation
+from anytrain.errors import UserError
 from anytrain.evaluations import RAW
+from anytrain.grammar import duration
 from anytrain.study.design import point_text
 
 _Candidate = tuple[str, str]  # setting, weights
@@ -67,12 +69,24 @@ def _each(
 
 
 def edges(arm: Arm, setting: str) -> tuple[str, ...]:
-    """Keys whose value in `setting` is the least or largest number of a grid of several."""
-    parts = setting.split()
+    """Keys whose value in `setting` is the least or largest tried with its other values."""
+    chosen = next(point for point in arm.points if point_text(point) == setting)
     found = []
-    for key, grid in arm.grid.items():
-        numbers = sorted(v for v in grid if isinstance(v, int | float))
-        ends = (numbers[0], numbers[-1]) if len(numbers) > 1 else ()
-        if any(point_text({key: end}) in parts for end in ends):
+    for key, value in chosen.items():
+        beside = [point[key] for point in arm.points if {**point, key: value} == chosen]
+        unit = _amount(value)[1]
+        numbers = [n for n, other in map(_amount, beside) if other == unit and n is not None]
+        if len(numbers) > 1 and _amount(value)[0] in (min(numbers), max(numbers)):
             found.append(key)
     return tuple(found)
+
+
+def _amount(value: int | float | str) -> tuple[float | None, str]:
+    """A number and its unit; words that are no amount have no number and no order."""
+    if not isinstance(value, str):
+        return value, ""
+    try:
+        found = duration(value)
+    except UserError:
+        return None, value
+    return found.amount, found.unit

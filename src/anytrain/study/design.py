@@ -48,6 +48,7 @@ _OURS = ("train.seed", "evaluate.split", "evaluate.each", "evaluate.at", "schedu
 _SHARED = ("data.", "evaluate.", "train.context")  # what losses are of
 
 Point = Mapping[str, int | float | str]  # setting -> value: one point of a grid
+Grid = dict[str, list[int | float | str]]  # setting -> values, every combination of them
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -79,7 +80,7 @@ class ArmTable:
     shape: Shape = "linear"  # of the decay
     final: float = 0.0  # of a branch: fraction of the rate at its end
     settings: dict[str, Any] = field(default_factory=dict)  # key.path -> value
-    grid: dict[str, list[int | float | str]] = field(default_factory=dict)  # key.path -> values
+    grid: Grid | list[Grid] = field(default_factory=dict)  # one, or several taken together
 
     def __post_init__(self) -> None:
         if (self.schedule is None) == (self.trunk is None):
@@ -90,16 +91,38 @@ class ArmTable:
             raise ValueError(f"cooldown = {self.cooldown:g}; above 0 and below 1 is valid")
         if not 0 <= self.final <= 1:
             raise ValueError(f"final = {self.final:g}; a fraction of the rate, 0 to 1, is valid")
-        for key, values in self.grid.items():
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"grid {key!r} = {values}; one or more different values are valid")
+        for grid in self.grids:
+            if grid.keys() != self.grids[0].keys():
+                raise ValueError(
+                    f"grid: {', '.join(grid)} beside {', '.join(self.grids[0])}; the same settings "
+                    "in every one of several grids are valid"
+                )
+            for key, values in grid.items():
+                if not values or len(set(values)) < len(values):
+                    raise ValueError(
+                        f"grid {key!r} = {values}; one or more different values are valid"
+                    )
+
+    @property
+    def grids(self) -> list[Grid]:
+        """One grid, or several, of which the points are taken together."""
+        return self.grid if isinstance(self.grid, list) else [self.grid]
+
+    @property
+    def keys(self) -> list[str]:
+        """The settings that the grid tries, in the file's order."""
+        return list(self.grids[0]) if self.grids else []
 
     @property
     def points(self) -> list[Point]:
-        """Every point of the grid, the last key fastest."""
-        return [
-            dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())
-        ]
+        """Every point of the grid once, the last key fastest."""
+        made: list[Point] = []
+        for grid in self.grids:
+            for values in product(*(grid[key] for key in self.keys)):
+                point = dict(zip(self.keys, values, strict=True))
+                if point not in made:
+                    made.append(point)
+        return made
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -148,14 +171,14 @@ class Table:
                     f"arms.{name}: the setting {key} = {value}; 'key.path' = value, the key in "
                     "quotes, is valid"
                 )
-        for key in [*arm.settings, *arm.grid]:
+        for key in [*arm.settings, *arm.keys]:
             if key.startswith(_SHARED):
                 raise ValueError(
                     f"arms.{name}: {key} is what all arms share, or their losses would be of other "
                     f"text; in the study's own settings it is valid"
                 )
-        for key in [*arm.settings, *arm.grid, *self.settings]:
-            if key in _OURS or (key.startswith("averages") and key in arm.grid):
+        for key in [*arm.settings, *arm.keys, *self.settings]:
+            if key in _OURS or (key.startswith("averages") and key in arm.keys):
                 raise ValueError(f"arms.{name}: {key} is set by the study")
 
 
@@ -252,10 +275,7 @@ class Design:
                 name,
                 self.kind(name),
                 table.schedule or _branch_text(table),
-                {
-                    key: tuple(values)
-                    for key, values in self.table.arms[table.trunk or name].grid.items()
-                },
+                tuple(self.points(name)),
                 table.trunk,
             )
             for name, table in self.table.arms.items()
