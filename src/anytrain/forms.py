@@ -23,7 +23,7 @@ IDENTITY = {
     "id": TEXT,
     "versions": Each(TEXT),
     "imports": Each(TEXT),
-    "parent?": {"path": TEXT, "id": TEXT, "step": COUNT, "tokens": COUNT},
+    "parent?": {"path": TEXT, "id": TEXT, "step": COUNT, "tokens": COUNT, "stage?": TEXT},
     "changes?": Each(PAIR),
     "data": [
         {

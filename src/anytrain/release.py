@@ -132,8 +132,9 @@ def _lineage(run: RunDir) -> list[str]:
         changed = identity.get("changes") or {}
         changes = ", ".join(f"{k}: {a} → {b}" for k, (a, b) in changed.items())
         tokens = short_count(parent["tokens"])
+        stage = f" for {parent['stage']}-training" if parent.get("stage") == "mid" else ""
         rows.append(
-            f"- forked from `{parent['path']}` ({parent['id']}) at step {parent['step']}, "
+            f"- forked{stage} from `{parent['path']}` ({parent['id']}) at step {parent['step']}, "
             f"{tokens} tokens" + (f"; {changes}" if changes else "")
         )
         above = RunDir(Path(parent["path"]))

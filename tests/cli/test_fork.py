@@ -140,7 +140,7 @@ WRONG = {
     ("{trunk}", "--out", "{out}", "--cooldown", "10"): "is not a percentage; 10% is valid",
     ("{trunk}", "--out", "{out}", "--cooldown", "100%", "--end", "20"): "below 100% is valid",
     ("{trunk}", "--out", "{out}", "--cooldown", "10%"): "needs --end MOMENT, or RUN@WHEN",
-    ("{trunk}", "--out", "{out}", "--end", "20"): "--end goes with --cooldown",
+    ("{trunk}", "--out", "{out}", "--end", "20"): "--end goes with --cooldown or --stage mid",
     ("{trunk}@8", "--out", "{out}", "--cooldown", "10%", "--end", "10"): "begins at 9-steps, not",
     (
         "{trunk}",
@@ -162,6 +162,31 @@ WRONG = {
         "10",
         "schedule.peak=1",
     ): "fork twice",
+    ("{trunk}", "--out", "{out}", "--shape", "linear"): "--shape goes with --cooldown",
+    ("{trunk}", "--out", "{out}", "--stage", "mid"): "--stage mid goes on with other data",
+    ("{trunk}", "--out", "{out}", "--stage", "mid", "--final", "0"): "needs --end MOMENT",
+    ("{trunk}", "--out", "{out}", "--stage", "mid", "--end", "20"): "nothing to decay to",
+    ("{trunk}", "--out", "{out}", "--stage", "mid", "--shape", "sqrt"): "--shape goes without",
+    (
+        "{trunk}",
+        "--out",
+        "{out}",
+        "--stage",
+        "mid",
+        "schedule.peak=1",
+    ): "takes its rate from its trunk",
+    (
+        "{trunk}",
+        "--out",
+        "{out}",
+        "--stage",
+        "mid",
+        "--final",
+        "0",
+        "--end",
+        "7",
+        "data.path={trunk}",
+    ): "is at step 12 there already",
     ("{trunk}@9:ema25", "--out", "{out}"): "a fork takes the whole state",
     ("{trunk}", "--out", "{out}", "--cooldown", "10%", "--end", "5min"): "is a time|its step",
 }
@@ -246,6 +271,77 @@ def test_a_cooldown_of_a_cooldown(trunk: Path, out: Path) -> None:
     assert cli("fork", trunk, "--cooldown", "10%", "--end", "10", "--out", out).code == 0
     said = cli("fork", f"{out}@9", "--cooldown", "10%", "--out", out.with_name("again"))
     assert (said.code, "which ends by itself" in said.err) == (2, True)
+
+
+# --- mid-training ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    """Other text, in the tokens of `corpus`."""
+    folder = tmp_path_factory.mktemp("other")
+    text = folder / "other.txt"
+    text.write_text("\n".join(f"{a} times {b} is {a * b}." for a in range(60) for b in range(60)))
+    made = cli("prepare", text, "--tokenizer", corpus / "tokenizer.json", "--out", folder / "data")
+    assert made.code == 0, made.err
+    return folder / "data"
+
+
+def rates(run: Path) -> dict[int, float]:
+    return {r["step"]: r["lr"] for r in RunDir(run).metrics() if "lr" in r}
+
+
+def test_mid_training_goes_on_at_the_last_rate(trunk: Path, out: Path, other: Path) -> None:
+    """From 1/√t at step 9: that rate for ever, no warmup, the optimizer's state, other text."""
+    said = cli("fork", f"{trunk}@9", "--stage", "mid", "--out", out, f"data.path={other}")
+    assert said.code == 0, said.err
+    assert cli("train", "--run", out, "--until", "14").code == 0
+    assert set(rates(out).values()) == {rates(trunk)[9]}  # to the last bit
+    assert differing(parameters(out, 9), parameters(trunk, 9)) == []
+    parent = RunDir(out).identity["parent"]
+    assert (parent["step"], parent["stage"]) == (9, "mid")
+    assert RunDir(out).identity["changes"]["data.path"][1] == str(other)
+    shown = cli("status", out).out
+    assert f"{trunk} at step 9, mid-training (" in shown
+    assert losses(out)[10] != losses(trunk)[10]
+
+
+def test_mid_training_that_decays(trunk: Path, out: Path, other: Path) -> None:
+    """η(T)·((1 − α)(T + M − t)/M + α), arXiv:2603.16127."""
+    said = cli("fork", f"{trunk}@8", "--stage", "mid", "--final", "0.1", "--end", "12",
+               "--out", out, f"data.path={other}")  # fmt: skip
+    assert said.code == 0, said.err
+    assert cli("train", "--run", out).code == 0
+    last = rates(trunk)[8]
+    expected = [last * (0.9 * (12 - step) / 4 + 0.1) for step in (9, 10, 11, 12)]
+    assert list(rates(out).values()) == pytest.approx(expected, rel=1e-12)
+
+
+def test_mid_training_after_a_decay(out: Path, other: Path, tmp_path: Path, corpus: Path) -> None:
+    """From the end of a cosine to a tenth; from one to nothing there is no rate to go on at."""
+    for final in ("0.1", "0"):
+        cosine = f"cosine:peak=1e-2,warmup=2-steps,horizon=6-steps,final={final}"
+        recipe = write_recipe(tmp_path / "r.toml", corpus, schedule=cosine)
+        run = tmp_path / f"to{final}"
+        assert cli("train", recipe, "--run", run).code == 0
+        said = cli("fork", run, "--stage", "mid", "--out", out, f"data.path={other}")
+        if final == "0":
+            assert (said.code, "is 0 (cosine" in said.err) == (2, True)
+            assert "α_pre = 0.1" in said.err
+            continue
+        assert said.code == 0, said.err
+        assert cli("train", "--run", out, "--until", "8").code == 0
+        assert list(rates(out).values()) == [pytest.approx(1e-3)] * 2
+        shutil.rmtree(out)
+
+
+def test_mid_training_in_another_tokenizer(trunk: Path, out: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("some other text. " * 300)
+    data = tmp_path / "data"
+    assert cli("prepare", tmp_path / "a.txt", "--tokenizer", "bpe:300", "--out", data).code == 0
+    said = cli("fork", trunk, "--stage", "mid", "--out", out, f"data.path={data}")
+    assert (said.code, "tokenizer" in said.err) == (2, True)
+    assert not out.exists()
 
 
 # --- replay ----------------------------------------------------------------------------------

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from anytrain.evaluations import Evaluation
 
 
+STAGES = {"mid": "mid-training", "cooldown": "a cooldown"}  # in words
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, and the form of the answer."""
     parser.add_argument("run", metavar="RUN", help="the run directory")
@@ -244,6 +247,7 @@ def _disk_lines(disk: dict[str, Any]) -> list[str]:
 
 def _ancestor(ancestor: dict[str, Any]) -> str:
     text = f"{ancestor['path']} at step {ancestor['step']:,}"
+    text += f", {STAGES.get(ancestor['stage'], ancestor['stage'])}" if ancestor["stage"] else ""
     changes = [f"{key}: {old} → {new}" for key, (old, new) in ancestor["changes"].items()]
     text += f" ({'; '.join(changes)})" if changes else ""
     return text if ancestor["present"] else f"{text}; no longer there"

@@ -153,6 +153,10 @@ def frontier(trunk: RunDir, beside: Sequence[RunDir] = ()) -> Frontier:
     for name, run in zip(names[1:], beside, strict=True):
         found = evaluations(run)
         notes += _differences(name, found, measured)
+        if (run.identity.get("parent") or {}).get("stage") == "mid":
+            notes.append(f"{name} is mid-training: its losses are of its own data")
+            others[name] = tuple(found)
+            continue
         if horizon_kind(run.recipe) is None:
             others[name] = tuple(found)
             continue

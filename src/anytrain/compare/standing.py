@@ -143,6 +143,7 @@ class Ancestor:
     tokens: int
     changes: dict[str, list[object]]  # key -> [old, new]
     present: bool  # whether that run is still there
+    stage: str | None  # mid, cooldown; None: the fork of a run is all that is known
 
 
 def lineage(run: RunDir) -> list[Ancestor]:
@@ -164,6 +165,7 @@ def lineage(run: RunDir) -> list[Ancestor]:
                 int(parent.get("tokens", 0)),
                 dict(identity.get("changes") or {}),
                 there is not None,
+                parent.get("stage"),
             )
         )
         if there is None:

@@ -49,11 +49,12 @@ def work(out: Path, name: str) -> int:
 
 def _leave(out: Path, rundir: RunDir, recipe: "Recipe", job: dict[str, Any]) -> None:
     """Fork the trunk where its decay begins; a branch has no averages of its own."""
-    from anytrain.training.fork import Branch, fork
+    from anytrain.training.fork import fork
+    from anytrain.training.stage import Cooldown
 
     leave = job["leave"]
     end = Quantity(float(job["until"]), "tokens")
-    branch = Branch(leave["cooldown"], end, leave["shape"], leave["final"])
+    branch = Cooldown(leave["cooldown"], end, leave["shape"], leave["final"])
     table = recipe.table()
     settings = [f"name={job['name']}", "averages={}", *(
         f"{key}.{name}={json.dumps(value)}"
