@@ -1,0 +1,217 @@
+"""The mean loss on fixed batches as a function of a model's parameters, and vectors of their size.
+
+A vector is one flat tensor, parameters one after another; of sharded parameters the part that is
+here. Then curvature is linear algebra: `dot`, `norm` and an operator's `@`.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import sqrt
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from anytrain.errors import UserError
+from anytrain.models.cross_entropy import IGNORED, plain_cross_entropy
+from anytrain.models.decoder import Decoder
+
+
+class Batch(NamedTuple):
+    """Some sequences and what they should predict."""
+
+    tokens: Tensor  # (B, T)
+    targets: Tensor  # (B, T); -100 does not count
+
+    @property
+    def counted(self) -> int:
+        """Targets that count."""
+        return int((self.targets != IGNORED).sum())
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, the parameters it depends on, and the batches it is a mean over.
+
+    Raises UserError where a parameter is not fp32: rounding at bf16 is larger than curvature.
+    """
+
+    parameters: dict[str, Tensor]  # leaves; of FSDP2, its DTensors
+    loss: Callable[[Batch], Tensor]  # mean over what counts in a batch, nats/token
+    batches: Sequence[Batch]
+    plain: Callable[[Batch], Tensor] | None = None  # the same, twice differentiable; None: as loss
+
+    def __post_init__(self) -> None:
+        for name, parameter in self.parameters.items():
+            if parameter.dtype != torch.float32:
+                raise UserError(
+                    f"{name} is {str(parameter.dtype).removeprefix('torch.')}; curvature needs "
+                    "float32 weights, as lower precision rounds it away"
+                )
+        if not self.batches or not all(batch.counted for batch in self.batches):
+            raise UserError("no tokens to measure a loss on; batches with targets are valid")
+
+    @classmethod
+    def of_decoder(cls, model: Decoder, batches: Sequence[Batch]) -> "Objective":
+        """The decoder's cross-entropy; second derivatives by the plain loss and MATH attention."""
+
+        def plain(batch: Batch) -> Tensor:
+            hidden = model.model(batch.tokens)  # (B, T, d)
+            return plain_cross_entropy(hidden.flatten(0, 1), model.head, batch.targets.flatten())
+
+        return cls(
+            dict(model.named_parameters()),
+            lambda b: model.loss(b.tokens, b.targets),
+            batches,
+            plain,
+        )
+
+    def on(self, batches: Sequence[Batch]) -> "Objective":
+        """The same loss on other batches."""
+        return Objective(self.parameters, self.loss, batches, self.plain)
+
+    @property
+    def shares(self) -> list[float]:
+        """The weight of each batch in the mean over tokens."""
+        counts = [batch.counted for batch in self.batches]
+        return [count / sum(counts) for count in counts]
+
+    # --- vectors --------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Numbers of a vector, here."""
+        return sum(local(p).numel() for p in self.parameters.values())
+
+    @property
+    def dim(self) -> int:
+        """Parameters of the whole model."""
+        return sum(p.numel() for p in self.parameters.values())
+
+    def flat(self, tensors: Sequence[Tensor | None]) -> Tensor:
+        """One vector from a tensor a parameter; None is zeros."""
+        pairs = zip(tensors, self.parameters.values(), strict=True)
+        return torch.cat(
+            [(torch.zeros_like(local(p)) if t is None else local(t)).reshape(-1) for t, p in pairs]
+        )
+
+    def split(self, vector: Tensor) -> list[Tensor]:
+        """A vector as views of the shape of each (local) parameter."""
+        shapes = [local(p) for p in self.parameters.values()]
+        parts = vector.split([p.numel() for p in shapes])
+        return [part.view(p.shape) for part, p in zip(parts, shapes, strict=True)]
+
+    def weights(self) -> Tensor:
+        """A copy of the parameters as a vector."""
+        return self.flat([p.detach() for p in self.parameters.values()])
+
+    def dot(self, a: Tensor, b: Tensor) -> float:
+        """aᵀb over all shards, summed in fp64."""
+        total = a.double() @ b.double()
+        if self._sharded:
+            dist.all_reduce(total)
+        return float(total)
+
+    def norm(self, a: Tensor) -> float:
+        return sqrt(self.dot(a, a))
+
+    @property
+    def _sharded(self) -> bool:
+        return any(hasattr(p, "to_local") for p in self.parameters.values())
+
+    def probe(self, number: int, seed: int = 0) -> Tensor:
+        """Independent signs ±1, the same for a number and a name however the weights are sharded.
+
+        So the probes of two checkpoints are the same, and differences between them are paired.
+        """
+        return self._drawn(seed, number, "signs")
+
+    def direction(self, number: int, seed: int = 0) -> Tensor:
+        """Independent standard normal numbers, paired in the same way."""
+        return self._drawn(seed, number, "normal")
+
+    def _drawn(self, seed: int, number: int, kind: str) -> Tensor:
+        parts: list[Tensor | None] = []
+        for name, parameter in self.parameters.items():
+            text = f"{seed}/{number}/{name}"
+            key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+            generator = torch.Generator().manual_seed(key)
+            if kind == "signs":
+                bits = torch.randint(0, 2, parameter.shape, generator=generator)
+                value = bits.mul_(2).sub_(1).float()
+            else:
+                value = torch.randn(parameter.shape, generator=generator)
+            parts.append(_as(value, parameter))
+        return self.flat(parts)
+
+    # --- the loss at other weights --------------------------------------------------------
+
+    @contextmanager
+    def displaced(self) -> Iterator[Callable[[Tensor], None]]:
+        """A function that sets the parameters; on every exit they are what they were, to the bit.
+
+        with objective.displaced() as put:
+            put(weights + step)
+        """
+        before = self.weights()
+        try:
+            yield self._put
+        finally:
+            self._put(before)
+
+    @torch.no_grad()
+    def _put(self, vector: Tensor) -> None:
+        for parameter, value in zip(self.parameters.values(), self.split(vector), strict=True):
+            local(parameter).copy_(value)
+
+    @torch.no_grad()
+    def value(self) -> float:
+        """The mean loss, nats/token."""
+        pairs = zip(self.shares, self.batches, strict=True)
+        return sum(share * self._whole(self.loss(batch)) for share, batch in pairs)
+
+    def gradient(self) -> Tensor:
+        """Of the mean loss, as a vector; through `backward`, as FSDP2 has no other way."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        for share, batch in zip(self.shares, self.batches, strict=True):
+            (share * self.loss(batch)).backward()
+        found = self.flat([p.grad for p in self.parameters.values()]).clone()
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        return found
+
+    def _whole(self, loss: Tensor) -> float:
+        """Of several ranks, the mean: each has its own batches."""
+        loss = loss.detach().clone()
+        if self._sharded:
+            dist.all_reduce(loss)
+            loss /= dist.get_world_size()
+        return float(loss)
+
+    @contextmanager
+    def twice(self) -> Iterator[Callable[[Batch], Tensor]]:
+        """A loss that can be differentiated twice, while the context is open."""
+        with sdpa_kernel(SDPBackend.MATH):
+            yield self.plain or self.loss
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that is in this process."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
+
+
+def _as(value: Tensor, parameter: Tensor) -> Tensor:
+    """A whole value, where and as far as the parameter is here."""
+    if not hasattr(parameter, "to_local"):
+        return value.to(parameter.device)
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(parameter, DTensor)
+    mesh, placements = parameter.device_mesh, parameter.placements
+    return distribute_tensor(value.to(parameter.device), mesh, placements, src_data_rank=None)
