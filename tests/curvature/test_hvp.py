@@ -4,6 +4,7 @@ import pytest
 import torch
 from small import batches, dense_hessian, objective
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from anytrain.curvature.hvp import Difference, Exact, hessian
 from anytrain.curvature.objective import Batch, Objective
@@ -103,9 +104,14 @@ def test_weights_come_back_after_an_error() -> None:
 
 
 def test_a_loss_that_has_no_second_derivative() -> None:
-    """The fused attention and cross-entropy, called as they are."""
+    """Attention that insists on a fused kernel."""
     model, found = objective()
-    fused = Objective(found.parameters, lambda b: model.loss(b.tokens, b.targets), found.batches)
+
+    def flash(batch: Batch) -> Tensor:
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return model.loss(batch.tokens, batch.targets)
+
+    fused = Objective(found.parameters, flash, found.batches)
     with pytest.raises(UserError, match=r"--method difference"):
         _ = Exact(fused) @ found.probe(0)
     d, product = Difference(fused).along(found.probe(0))

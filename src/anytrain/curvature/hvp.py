@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from anytrain.curvature.objective import Objective
 from anytrain.errors import UserError
@@ -46,9 +47,9 @@ class Exact:
         objective = self.objective
         parameters = list(objective.parameters.values())
         total = torch.zeros_like(v)
-        with objective.twice() as loss:
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
             for share, batch in zip(objective.shares, objective.batches, strict=True):
-                first = torch.autograd.grad(loss(batch), parameters, create_graph=True)
+                first = torch.autograd.grad(objective.loss(batch), parameters, create_graph=True)
                 try:
                     second = torch.autograd.grad(
                         first, parameters, objective.split(v), allow_unused=True

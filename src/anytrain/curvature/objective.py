@@ -14,10 +14,9 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from anytrain.errors import UserError
-from anytrain.models.cross_entropy import IGNORED, plain_cross_entropy
+from anytrain.models.cross_entropy import IGNORED
 from anytrain.models.decoder import Decoder
 
 
@@ -43,7 +42,6 @@ class Objective:
     parameters: dict[str, Tensor]  # leaves; of FSDP2, its DTensors
     loss: Callable[[Batch], Tensor]  # mean over what counts in a batch, nats/token
     batches: Sequence[Batch]
-    plain: Callable[[Batch], Tensor] | None = None  # the same, twice differentiable; None: as loss
 
     def __post_init__(self) -> None:
         for name, parameter in self.parameters.items():
@@ -57,22 +55,13 @@ class Objective:
 
     @classmethod
     def of_decoder(cls, model: Decoder, batches: Sequence[Batch]) -> "Objective":
-        """The decoder's cross-entropy; second derivatives by the plain loss and MATH attention."""
-
-        def plain(batch: Batch) -> Tensor:
-            hidden = model.model(batch.tokens)  # (B, T, d)
-            return plain_cross_entropy(hidden.flatten(0, 1), model.head, batch.targets.flatten())
-
-        return cls(
-            dict(model.named_parameters()),
-            lambda b: model.loss(b.tokens, b.targets),
-            batches,
-            plain,
-        )
+        """The decoder's cross-entropy."""
+        parameters = dict(model.named_parameters())
+        return cls(parameters, lambda b: model.loss(b.tokens, b.targets), batches)
 
     def on(self, batches: Sequence[Batch]) -> "Objective":
         """The same loss on other batches."""
-        return Objective(self.parameters, self.loss, batches, self.plain)
+        return Objective(self.parameters, self.loss, batches)
 
     @property
     def shares(self) -> list[float]:
@@ -192,12 +181,6 @@ class Objective:
             dist.all_reduce(loss)
             loss /= dist.get_world_size()
         return float(loss)
-
-    @contextmanager
-    def twice(self) -> Iterator[Callable[[Batch], Tensor]]:
-        """A loss that can be differentiated twice, while the context is open."""
-        with sdpa_kernel(SDPBackend.MATH):
-            yield self.plain or self.loss
 
 
 def local(tensor: Tensor) -> Tensor:
