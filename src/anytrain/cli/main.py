@@ -35,7 +35,7 @@ SUMMARIES: dict[str, str] = {
     "generate": "continue a prompt with any weights of a run",
     "study": "schedules compared fairly: tuned, with seeds, at every horizon",
     "report": "validation loss of runs side by side: a table, a page, a picture",
-    "theory": "linear regression, exactly: rates, sweep, advise",
+    "theory": "linear regression, exactly: rates, sweep, estimate, advise",
 }
 
 

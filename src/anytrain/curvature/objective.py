@@ -5,7 +5,7 @@ here. Then curvature is linear algebra: `dot`, `norm` and an operator's `@`.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import sqrt
@@ -39,7 +39,7 @@ class Objective:
     Raises UserError where a parameter is not fp32: rounding at bf16 is larger than curvature.
     """
 
-    parameters: dict[str, Tensor]  # leaves; of FSDP2, its DTensors
+    parameters: Mapping[str, Tensor]  # leaves; of FSDP2, its DTensors
     loss: Callable[[Batch], Tensor]  # mean over what counts in a batch, nats/token
     batches: Sequence[Batch]
 
