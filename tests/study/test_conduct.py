@@ -10,7 +10,7 @@ from small_studies import fake, small
 
 from anytrain.errors import UserError
 from anytrain.rundir import RunDir
-from anytrain.study.conduct import command, conduct, ready
+from anytrain.study.conduct import command, conduct
 from anytrain.study.design import Design
 from anytrain.study.executors import Executor
 from anytrain.study.gather import Study
@@ -90,14 +90,14 @@ def test_all_of_it(study: Study) -> None:
 
 
 def test_the_longest_first_and_branches_after_their_trunk(study: Study) -> None:
-    first = list(ready(study))
+    first = list(study.ready())
     assert [job.cost for job in first] == sorted((job.cost for job in first), reverse=True)
     assert all(job.leave is None for job in first)
     assert len(first) == 3 + 4
     trunk = next(job for job in first if job.recipe.schedule.startswith("constant"))
     fake(study, trunk)
     study.refresh()
-    now = list(ready(study))
+    now = list(study.ready())
     assert trunk not in now
     branches = [job for job in now if job.leave]
     assert len(branches) == 2

@@ -33,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
         return work(args.out, args.job)
     if args.study is None:
         raise UserError("study needs a study file: anytrain study STUDY.toml --out DIR")
+    if _kind(args.study) == "post-training":
+        return _post(args)
     from anytrain.study.design import Design
     from anytrain.study.gather import Study
 
@@ -52,6 +54,28 @@ def run(args: argparse.Namespace) -> int:
         conduct(study, executor(args.executor), lambda line: print(line, flush=True))
     finally:
         _report(args.out)
+    return 0
+
+
+def _kind(path: Path) -> object:
+    """What a study file says it is; nothing is the comparison of schedules."""
+    from anytrain.files import read_toml
+
+    return read_toml(path).get("kind")
+
+
+def _post(args: argparse.Namespace) -> int:
+    """A study of kind post-training: base models, fine-tuned and measured."""
+    from anytrain.study.conduct import conduct
+    from anytrain.study.executors import executor
+    from anytrain.study.post.conducted import PostStudy
+    from anytrain.study.post.design import Design
+
+    study = PostStudy(Design(args.study), args.out)
+    if args.dry_run:
+        print("\n".join(study.outlook()))
+        return 0
+    conduct(study, executor(args.executor), lambda line: print(line, flush=True))
     return 0
 
 

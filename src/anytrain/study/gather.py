@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from anytrain import words
 from anytrain.compare.results import Choice, Curve, Observation, Results, Spent
 from anytrain.errors import UserError
 from anytrain.evaluations import Evaluation, evaluations
@@ -106,6 +107,25 @@ class Study:
         if job.leave is None or self.can_leave(job):
             return False
         return diverged(RunDir(self.out / "runs" / job.leave.trunk))
+
+    def ready(self) -> Iterator[Job]:
+        """Jobs that can be trained now, the longest first: what they branch from is there."""
+        jobs = self.plan.jobs
+        missing = [job for job in jobs.values() if not self.over(job)]
+        for job in sorted(missing, key=lambda job: -job.cost):
+            if job.leave is None or self.can_leave(job) or self.done(jobs[job.leave.trunk]):
+                yield job
+
+    def count(self) -> int:
+        """Runs and branches."""
+        return len(self.plan.jobs)
+
+    def progress(self) -> str:
+        """In words."""
+        jobs = self.plan.jobs.values()
+        over = sum(self.over(job) for job in jobs)
+        left = sum(job.cost for job in jobs if not self.over(job))
+        return f"{over} of {len(jobs)} runs and branches done, {words.tokens(left)} tokens left"
 
     def can_leave(self, job: Job) -> bool:
         """Whether what a branch begins from is there: its own state, or its trunk's at 90%."""

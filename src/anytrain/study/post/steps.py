@@ -1,0 +1,156 @@
+"""What a post-training study does: verbs in an order, each once. No torch.
+
+A step is a name, the verbs that make it, and the steps it needs. It is done when its verbs ended
+well; a marker holds a digest of them, so a step whose design changed is done again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anytrain.grammar import Quantity
+from anytrain.study.jobs import digest
+from anytrain.study.post.design import Base, Design
+
+_KEPT = 8  # checkpoints of a run, evenly: what is merged, and where sharpness is measured
+
+
+@dataclass(frozen=True)
+class Step:
+    """Verbs, run one after another in one process."""
+
+    name: str
+    verbs: tuple[tuple[str, ...], ...]
+    needs: tuple[str, ...] = ()
+    cost: float = 0.0  # to begin the dearest first
+
+    def to_json(self) -> dict[str, Any]:
+        """What the process that does it reads."""
+        return {"name": self.name, "verbs": self.verbs, "digest": self.digest}
+
+    @property
+    def digest(self) -> str:
+        return digest(self.verbs)
+
+    def marker(self, out: Path) -> Path:
+        """Where its digest is once it is done."""
+        return out / "steps" / f"{self.name}.done"
+
+    def done(self, out: Path) -> bool:
+        marker = self.marker(out)
+        return marker.is_file() and marker.read_text(encoding="utf-8").strip() == self.digest
+
+
+def weights(design: Design, out: Path, name: str, seed: int) -> str:
+    """A base as every verb names weights."""
+    base = design.table.bases[name]
+    if base.way == "merge":
+        return str(out / "merged" / f"{name}-s{seed}")
+    run, chosen = (base.of, base.weights) if base.way == "average" else (name, "raw")
+    return f"{_run(out, str(run), seed)}@{int(design.ends(name).amount)}-tokens:{chosen}"
+
+
+def _run(out: Path, name: str, seed: int) -> Path:
+    return out / "runs" / f"{name}-s{seed}"
+
+
+def steps(design: Design, out: Path) -> dict[str, Step]:
+    """Every step by its name."""
+    made: dict[str, Step] = {}
+    for seed in design.table.seeds:
+        for name, base in design.table.bases.items():
+            made |= {s.name: s for s in _base(design, out, name, base, seed)}
+    for seed in design.table.seeds:
+        for name in design.table.bases:
+            made |= {s.name: s for s in _uses(design, out, name, seed)}
+    return made
+
+
+def _base(design: Design, out: Path, name: str, base: Base, seed: int) -> Iterator[Step]:
+    run, end = _run(out, name, seed), design.ends(name)
+    label = f"base-{name}-s{seed}"
+    if base.way == "train":
+        file = out / "recipes" / f"{name}-s{seed}.toml"
+        train = ("train", str(file), "--run", str(run), "--until", str(end))
+        yield Step(label, (train,), cost=end.amount)
+        return
+    of = f"base-{base.of}-s{seed}"
+    trunk = _run(out, str(base.of), seed)
+    if base.way == "merge":
+        start = Quantity(round(end.amount * (1 - base.span)), "tokens")
+        merge = ("merge", f"{trunk}@{int(start.amount)}..{int(end.amount)}-tokens", "--rule",
+                 str(base.merge), "--out", weights(design, out, name, seed))  # fmt: skip
+        yield Step(label, (merge,), (of,))
+    elif base.way != "average":
+        yield Step(label, (_fork(base, trunk, run, end), ("train", "--run", str(run), "--until",
+                   str(end))), (of,), cost=end.amount)  # fmt: skip
+
+
+def _fork(base: Base, trunk: Path, run: Path, end: Quantity) -> tuple[str, ...]:
+    words = ("fork", str(trunk), "--out", str(run))
+    if base.way == "decay":
+        final = 0.0 if base.final is None else base.final
+        return (*words, "--cooldown", f"{100 * float(base.cooldown or 0):g}%", "--end", str(end),
+                "--shape", base.shape, "--final", f"{final:g}")  # fmt: skip
+    decay = () if base.final in (None, 1.0) else ("--final", f"{base.final:g}", "--end", str(end))
+    return (*words, "--stage", "mid", *decay, f"data.path={base.data}")
+
+
+def _needs(design: Design, name: str, seed: int) -> tuple[str, ...]:
+    base = design.table.bases[name]
+    return (f"base-{base.of if base.way == 'average' else name}-s{seed}",)
+
+
+def _uses(design: Design, out: Path, name: str, seed: int) -> Iterator[Step]:
+    """Fine-tuning and curvature of one base."""
+    table, needs = design.table, _needs(design, name, seed)
+    what = weights(design, out, name, seed)
+    corpus = design.recipe(_root(design, name), seed).data.path
+    for task, how in table.tasks.items():
+        options = {**table.finetune.settings, **how.settings}
+        words: tuple[str, ...] = ("finetune", what, "--data", how.data, "--metric", how.metric,
+                 "--lr", ",".join(f"{rate:g}" for rate in table.finetune.lr),
+                 "--out", str(out / "finetuned" / task / f"{name}-s{seed}"))  # fmt: skip
+        if corpus is not None and "retention" not in options:
+            words = (*words, "--retention", corpus)
+        yield Step(f"tune-{task}-{name}-s{seed}", ((*words, *_options(options)),), needs)
+    if (measure := table.sharpness) is not None and corpus is not None:
+        words = ("sharpness", what, "--data", corpus, "--probes", str(measure.probes),
+                 "--tokens", measure.tokens, "--out",
+                 str(out / "sharpness" / f"{name}-s{seed}.jsonl"))  # fmt: skip
+        yield Step(f"sharpness-{name}-s{seed}", (words,), needs)
+
+
+def _root(design: Design, name: str) -> str:
+    """The base whose run a base began as: what it was pre-trained on."""
+    base = design.table.bases[name]
+    return name if base.of is None else _root(design, base.of)
+
+
+def _options(settings: dict[str, Any]) -> tuple[str, ...]:
+    """`{"batch": 32, "sft.packing": false}` -> --batch 32 sft.packing=false."""
+    words: list[str] = []
+    for key, value in settings.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        words += [f"{key}={text}"] if "." in key else [f"--{key}", text]
+    return tuple(words)
+
+
+def recipe_files(design: Design, out: Path) -> Iterator[tuple[Path, str]]:
+    """The recipe of every run of its own, with checkpoints where it is merged and forked."""
+    for seed in design.table.seeds:
+        for name, base in design.table.bases.items():
+            if base.way != "train":
+                continue
+            made = design.recipe(name, seed).table()
+            end = design.ends(name).amount
+            at = {round(end * k / _KEPT) for k in range(1, _KEPT + 1)}
+            at |= {round(end * (1 - float(other.cooldown)))
+                   for other in design.table.bases.values()
+                   if other.of == name and other.cooldown is not None}  # fmt: skip
+            made["checkpoint"]["at"] = [f"{tokens}-tokens" for tokens in sorted(at)]
+            from anytrain.training import recipes
+
+            recipe = recipes.recipe(made, name)
+            yield out / "recipes" / f"{name}-s{seed}.toml", recipe.toml()

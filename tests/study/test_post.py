@@ -1,0 +1,154 @@
+"""A study of kind post-training: its file, its steps, and its base models for real."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from anytrain.errors import UserError
+from anytrain.rundir import RunDir
+from anytrain.study.post.conducted import PostStudy
+from anytrain.study.post.design import Design
+from anytrain.study.post.steps import weights
+from anytrain.study.work import work
+from tiny import PER_STEP, cli, table
+
+TOKENS = 16 * PER_STEP
+
+BASES: dict[str, dict[str, Any]] = {
+    "wso": {"schedule": "constant:peak=1e-2,warmup=2-steps"},
+    "wsd-0": {"of": "wso", "cooldown": 0.25, "final": 0.0},
+    "cosine-10": {"schedule": "cosine:peak=1e-2,warmup=2-steps,final=0.1"},
+    "wso-ema25": {"of": "wso", "weights": "ema25"},
+    "wso-wsm": {"of": "wso", "merge": "wsm:shape=linear", "span": 0.25},
+}
+
+
+@pytest.fixture
+def chat(tmp_path: Path) -> Path:
+    path = tmp_path / "sums.jsonl"
+    rows = (
+        {
+            "messages": [
+                {"role": "user", "content": f"{a} + {a} ="},
+                {"role": "assistant", "content": str(2 * a)},
+            ]
+        }
+        for a in range(60)
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def write(folder: Path, corpus: Path, chat: Path, **changed: Any) -> Path:
+    (folder / "tiny.toml").write_text(tomli_w.dumps(table(corpus)))
+    made = {
+        "kind": "post-training", "name": "small", "recipe": "tiny.toml",
+        "tokens": f"{TOKENS}-tokens", "seeds": [1], "bases": BASES,
+        "tasks": {"sums": {"data": str(chat)}},
+        "finetune": {"lr": [1e-3, 1e-2], "settings": {"batch": 8}},
+        "sharpness": {"probes": 2, "tokens": "256-tokens"}, **changed,
+    }  # fmt: skip
+    path = folder / "post.toml"
+    path.write_text(tomli_w.dumps(made))
+    return path
+
+
+def test_the_steps(tmp_path: Path, corpus: Path, chat: Path) -> None:
+    """Each run once, forks after their trunk, tuning and curvature after what they are of."""
+    design = Design(write(tmp_path, corpus, chat))
+    study = PostStudy(design, tmp_path / "out")
+    assert len(study.steps) == 4 + 5 + 5  # an average has no step of its own
+    fork = study.steps["base-wsd-0-s1"]
+    assert fork.needs == ("base-wso-s1",)
+    assert fork.verbs[0][-8:] == (
+        "--cooldown", "25%", "--end", "1.024k-tokens", "--shape", "linear", "--final", "0"
+    )  # fmt: skip
+    tune = study.steps["tune-sums-wso-ema25-s1"]
+    assert tune.needs == ("base-wso-s1",)
+    assert tune.verbs[0][1].endswith("runs/wso-s1@1024-tokens:ema25")
+    assert tune.verbs[0][-4:] == ("--retention", str(corpus), "--batch", "8")
+    assert [step.name for step in study.ready()] == ["base-wso-s1", "base-cosine-10-s1"]
+    assert Design(_kept(study)).files() == design.files()
+
+
+def _kept(study: PostStudy) -> Path:
+    study.keep_design()
+    return study.out / "study.toml"
+
+
+def test_the_bases_for_real(tmp_path: Path, corpus: Path, chat: Path) -> None:
+    """Trained, decayed, gone on with, merged: each at the tokens it says, each once."""
+    bases = {
+        **BASES,
+        "mid": {"of": "wso", "data": str(corpus) + "/../tokens", "more": "256-tokens"},
+    }
+    design = Design(write(tmp_path, corpus, chat, bases=bases))
+    study = PostStudy(design, tmp_path / "out")
+    study.keep_design()
+    while todo := [step for step in study.ready() if step.name.startswith("base-")]:
+        for step in todo:
+            path = study.out / "jobs" / f"{step.name}.json"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(step.to_json()))
+            assert work(study.out, step.name) == 0, step.name
+            study.refresh()
+    for name in ("wso", "wsd-0", "cosine-10", "mid"):
+        run = RunDir(study.out / "runs" / f"{name}-s1")
+        assert run.checkpoints()[-1].tokens == TOKENS + (256 if name == "mid" else 0), name
+    rates = {name: float(RunDir(study.out / "runs" / f"{name}-s1").checkpoints()[-1].manifest["lr"])
+             for name in ("wso", "wsd-0", "cosine-10", "mid")}  # fmt: skip
+    assert rates == {"wso": 1e-2, "wsd-0": 0.0, "cosine-10": pytest.approx(1e-3), "mid": 1e-2}
+    for name in bases:
+        shown = cli("generate", weights(design, study.out, name, 1), "the", "--tokens", "1")
+        assert shown.code == 0, shown.err
+    before = study.out.joinpath("steps", "base-wso-s1.done").read_text()
+    again = PostStudy(design, tmp_path / "out")
+    assert not [step for step in again.ready() if step.name.startswith("base-")]
+    changed = Design(write(tmp_path, corpus, chat, tokens=f"{TOKENS + PER_STEP}-tokens"))
+    longer = PostStudy(changed, tmp_path / "out")
+    assert "base-wso-s1" in [step.name for step in longer.ready()]
+    assert before == study.out.joinpath("steps", "base-wso-s1.done").read_text()
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    "needs either schedule or of": {"bases": {"a": {}}},
+    "is one of cooldown, weights, merge or data": {"bases": {**BASES, "a": {"of": "wso"}}},
+    "cooldown goes with of": {"bases": {"a": {"schedule": "constant:peak=1", "cooldown": 0.1}}},
+    "did you mean 'wso'": {"bases": {**BASES, "a": {"of": "wos", "weights": "ema25"}}},
+    "is no run": {"bases": {**BASES, "a": {"of": "wso-ema25", "cooldown": 0.1}}},
+    "cooldown = 2": {"bases": {**BASES, "a": {"of": "wso", "cooldown": 2.0}}},
+    "go together": {"bases": {**BASES, "a": {"of": "wso", "data": "x"}}},
+    "rates above 0": {"finetune": {"lr": [0.0]}},
+    "probes = 1; 2 or more": {"sharpness": {"probes": 1}},
+    "there is no file none.jsonl": {"tasks": {"a": {"data": "none.jsonl"}}},
+    "tokens are valid": {"tokens": "10min"},
+    "different seeds are valid": {"seeds": [1, 1]},
+    "in a circle": {"bases": {**BASES, "a": {"of": "b", "cooldown": 0.1},
+                              "b": {"of": "a", "cooldown": 0.1}}},
+    "unknown key bases.a.shedule": {"bases": {"a": {"shedule": "constant"}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", WRONG)
+def test_what_is_refused(sentence: str, tmp_path: Path, corpus: Path, chat: Path) -> None:
+    path = write(tmp_path, corpus, chat, **WRONG[sentence])
+    said = cli("study", path, "--out", tmp_path / "out")
+    assert said.code == 2, said.err
+    assert sentence in said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_prints_the_commands(tmp_path: Path, corpus: Path, chat: Path) -> None:
+    said = cli("study", write(tmp_path, corpus, chat), "--out", tmp_path / "out", "--dry-run")
+    assert said.code == 0, said.err
+    assert "  anytrain finetune " in said.out
+    assert said.out.endswith("0 of 14 steps done\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unreadable_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none.toml"):
+        Design(tmp_path / "none.toml")
