@@ -57,9 +57,9 @@ def modules() -> Iterator[tuple[Path, ast.Module]]:
 def documented() -> Iterator[tuple[ast.AST, str]]:
     for _, module in modules():
         for node in ast.walk(module):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                if text := ast.get_docstring(node):
-                    yield node, text
+            holders = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+            if isinstance(node, holders) and (text := ast.get_docstring(node)):
+                yield node, text
 
 
 def examples() -> Iterator[Pair]:

@@ -1,5 +1,7 @@
 """Hessian-vector products of the mean loss: exactly, or as a difference of two gradients."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, Protocol
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from anytrain.curvature.objective import Objective
+from anytrain.curvature.objective import Batch, Objective
 from anytrain.errors import UserError
 
 Method = Literal["exact", "difference"]
@@ -28,6 +30,10 @@ class Operator(Protocol):
         """(d, Hd) with d what v became in the arithmetic: v itself where it is exact."""
         ...
 
+    def forms(self, vectors: Callable[[int], Tensor], count: int) -> list[float]:
+        """dᵀHd for d from vectors(0) … vectors(count − 1)."""
+        ...
+
     def __matmul__(self, v: Tensor) -> Tensor: ...
 
 
@@ -44,25 +50,51 @@ class Exact:
         return v, self @ v
 
     def __matmul__(self, v: Tensor) -> Tensor:
+        total = torch.zeros_like(v)
+        for share, batch in zip(self.objective.shares, self.objective.batches, strict=True):
+            with self._slopes(batch) as product:
+                total += share * product(v)
+        return total
+
+    def forms(self, vectors: Callable[[int], Tensor], count: int) -> list[float]:
+        """The first derivatives of a batch serve every vector: a product costs half as much."""
+        objective, found = self.objective, [0.0] * count
+        for share, batch in zip(objective.shares, objective.batches, strict=True):
+            with self._slopes(batch) as product:
+                for number in range(count):
+                    v = vectors(number)
+                    found[number] += share * objective.dot(v, product(v))
+        return found
+
+    @contextmanager
+    def _slopes(self, batch: Batch) -> Iterator[Callable[[Tensor], Tensor]]:
+        """v -> Hv on one batch, whose gradient is computed once."""
         objective = self.objective
         parameters = list(objective.parameters.values())
-        total = torch.zeros_like(v)
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
-            for share, batch in zip(objective.shares, objective.batches, strict=True):
-                first = torch.autograd.grad(objective.loss(batch), parameters, create_graph=True)
+            first = torch.autograd.grad(objective.loss(batch), parameters, create_graph=True)
+
+            def product(v: Tensor) -> Tensor:
+                along = objective.split(v)
                 try:
                     second = torch.autograd.grad(
-                        first, parameters, objective.split(v), allow_unused=True
+                        first, parameters, along, retain_graph=True, allow_unused=True
                     )
                 except RuntimeError as error:
-                    if "derivative" not in str(error) and "once_differentiable" not in str(error):
-                        raise
-                    raise UserError(
-                        f"the loss cannot be differentiated twice ({_first(error)}); --method "
-                        "difference, of gradients at two points, needs no second derivative"
-                    ) from error
-                total += share * objective.flat(second)
-        return total
+                    raise _refused(error) from error
+                return objective.flat(second)
+
+            yield product
+
+
+def _refused(error: RuntimeError) -> Exception:
+    """The sentence for a loss without a second derivative; any other error as it is."""
+    if "derivative" not in str(error) and "once_differentiable" not in str(error):
+        return error
+    return UserError(
+        f"the loss cannot be differentiated twice ({_first(error)}); --method difference, of "
+        "gradients at two points, needs no second derivative"
+    )
 
 
 def _first(error: RuntimeError) -> str:
@@ -89,6 +121,10 @@ class Difference:
 
     def __matmul__(self, v: Tensor) -> Tensor:
         return self.along(v)[1]
+
+    def forms(self, vectors: Callable[[int], Tensor], count: int) -> list[float]:
+        """By the displacement that each vector became."""
+        return [self.objective.dot(*self.along(vectors(number))) for number in range(count)]
 
     def _at(self, v: Tensor, step: float) -> tuple[Tensor, Tensor]:
         objective = self.objective

@@ -29,9 +29,4 @@ def hutchinson(operator: Operator, probes: int, seed: int = 0) -> Trace:
     if probes < 2:
         raise UserError(f"probes = {probes}; 2 or more are valid, or there is no standard error")
     objective = operator.objective
-    samples = []
-    for number in range(probes):
-        z = objective.probe(number, seed)
-        d, product = operator.along(z)
-        samples.append(objective.dot(d, product))
-    return Trace(tuple(samples))
+    return Trace(tuple(operator.forms(lambda number: objective.probe(number, seed), probes)))
