@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from anytrain.compare.findings import findings
+from anytrain.compare.findings import findings, headline
 from anytrain.compare.results import Results
 from anytrain.errors import UserError
 from anytrain.report.charts import Axis, Chart, Series
+from anytrain.report.key_figures import key_figures
 from anytrain.report.sections import Cell, Section, Table
-from anytrain.report.study_page import anchor, html, write_page
-from anytrain.report.study_sections import own_sections
+from anytrain.report.study_page import Top, anchor, html, write_page
+from anytrain.report.study_sections import facts, own_sections
 from studies import begun, study
 
 pytest.importorskip("matplotlib")
@@ -62,7 +63,9 @@ class Page(HTMLParser):
 
 def page(results: Results) -> str:
     found = findings(results)
-    return html(found, (*own_sections(found), MORE), "anytrain study report", "/* plotly */")
+    parts = (*own_sections(found), MORE, facts(found, "anytrain study report"))
+    top = Top("made-up", "one run for every horizon?", headline(found), key_figures(found))
+    return html(top, parts, "/* plotly */")
 
 
 def states() -> dict[str, Results]:

@@ -76,9 +76,13 @@ def _is_study(paths: list[str]) -> bool:
 def study(args: argparse.Namespace) -> int:
     """Print a study's answers as far as they are; with --out, write its page and tables."""
     from anytrain.compare.findings import findings, headline
+    from anytrain.files import read_toml
     from anytrain.study import reporting
+    from anytrain.study.gather import Study
 
     path = Path(args.runs[0])
+    if read_toml(path / Study.DESIGN).get("kind") == "post-training":
+        return post(args)
     found = reporting.opened(path)
     written: list[Path] = []
     if args.out is not None:
@@ -97,6 +101,35 @@ def study(args: argparse.Namespace) -> int:
     print(headline(said))
     for verdict in said.verdicts:
         print(f"{verdict.question} {verdict.word}: {verdict.numbers}")
+    if written:
+        print(f"\nwrote {', '.join(str(path) for path in written if path.parent == args.out)}")
+    return 0
+
+
+def post(args: argparse.Namespace) -> int:
+    """The same of a post-training study."""
+    import json
+
+    from anytrain.compare.post import answers
+    from anytrain.report.post_sections import headline
+    from anytrain.study.post import gather, reporting
+    from anytrain.study.post.conducted import PostStudy
+    from anytrain.study.post.design import Design
+
+    path = Path(args.runs[0])
+    found = PostStudy(Design(path / "study.toml"), path)
+    written: list[Path] = []
+    if args.out is not None:
+        results, written = reporting.write(found, args.out, _command(args))
+    else:
+        results = gather.results(found)
+    if args.json:
+        rows = list(reporting.rows(results))
+        print(json.dumps({"rows": rows, "written": [str(path) for path in written]}, indent=2))
+        return 0
+    print(headline(results))
+    for answer in answers(results):
+        print(f"{answer.question} {answer.word}: {answer.numbers}")
     if written:
         print(f"\nwrote {', '.join(str(path) for path in written if path.parent == args.out)}")
     return 0

@@ -11,8 +11,12 @@ and grid values that are added to the file later find the runs that are there.
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anytrain.errors import UserError
+
+if TYPE_CHECKING:
+    from anytrain.study.post.conducted import PostStudy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,8 +79,23 @@ def _post(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join(study.outlook()))
         return 0
-    conduct(study, executor(args.executor), lambda line: print(line, flush=True))
+    try:
+        conduct(study, executor(args.executor), lambda line: print(line, flush=True))
+    finally:
+        _post_report(study)
     return 0
+
+
+def _post_report(study: "PostStudy") -> None:
+    """The page and the table so far; no reason to fail for."""
+    from anytrain.study.post import reporting
+
+    try:
+        _, written = reporting.write(study, study.out, f"anytrain report {study.out}")
+    except UserError as error:
+        print(f"no page: {error}")
+        return
+    print(f"wrote {written[0].parent}/page.html, summary.md, table.csv, figures/")
 
 
 def _report(out: Path) -> None:

@@ -3,23 +3,34 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from anytrain.compare.findings import Findings, findings, headline
+from anytrain.compare.findings import findings, headline
 from anytrain.compare.results import Results
 from anytrain.errors import UserError, missing_extra
 from anytrain.files import write_atomic
 from anytrain.report import chart_matplotlib, chart_plotly, figures
 from anytrain.report.charts import DARK, BarChart, Drawn
-from anytrain.report.key_figures import key_figures
+from anytrain.report.key_figures import KeyFigure, key_figures
 from anytrain.report.sections import Cell, Section, Table
 from anytrain.report.study_sections import facts, own_sections
 from anytrain.report.summary import summary
 
 _LONG = 34  # letters of a cell that may be broken
+
+
+@dataclass(frozen=True)
+class Top:
+    """The head of a page."""
+
+    name: str
+    question: str
+    answer: str
+    figures: tuple[KeyFigure, ...]
 
 
 def write_page(
@@ -30,17 +41,23 @@ def write_page(
     `sections` come after the study's own. A missing extra is said before anything is written.
     """
     figures.require()
-    plotly = _plotly()
+    plotly = bundle()
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; a directory, there or not, is valid")
     found = findings(results)
-    parts = (*own_sections(found), *sections)
+    parts = (*own_sections(found), *sections, facts(found, command))
+    top = Top(found.results.name, "one run for every horizon?", headline(found), key_figures(found))
+    return write(top, parts, out, plotly)
+
+
+def write(top: Top, parts: Sequence[Section], out: Path, plotly: str) -> list[Path]:
+    """The page, the summary and each figure of `parts`, all of them or none."""
     written: dict[Path, str | bytes] = {}
     for chart in (chart for part in parts for chart in part.charts):
         written[out / "figures" / f"{chart.name}.png"] = chart_matplotlib.drawn(chart, "png")
         written[out / "figures" / f"{chart.name}.pdf"] = chart_matplotlib.drawn(chart, "pdf")
-    written[out / "summary.md"] = summary(found, sections, command)
-    written[out / "page.html"] = html(found, parts, command, plotly)
+    written[out / "summary.md"] = summary(top.name, top.answer, parts)
+    written[out / "page.html"] = html(top, parts, plotly)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         for path, content in written.items():
@@ -50,7 +67,7 @@ def write_page(
     return list(written)
 
 
-def _plotly() -> str:
+def bundle() -> str:
     """plotly.js, the full bundle, 4.8 MB: the Python package has no smaller one."""
     try:
         from plotly.offline import get_plotlyjs
@@ -59,13 +76,12 @@ def _plotly() -> str:
     return str(get_plotlyjs())
 
 
-def html(found: Findings, parts: Sequence[Section], command: str, plotly: str) -> str:
+def html(top: Top, parts: Sequence[Section], plotly: str) -> str:
     """The whole file."""
-    parts = (*parts, facts(found, command))
     charts = {chart.name: chart for part in parts for chart in part.charts}
     assert len(charts) == sum(len(part.charts) for part in parts), "two charts of one name"
     drawings = {name: chart_plotly.figure(chart) for name, chart in charts.items()}
-    body = "\n".join([_top(found), _contents(parts), *(_section(part) for part in parts)])
+    body = "\n".join([_top(top), _contents(parts), *(_section(part) for part in parts)])
     scripts = "\n".join(
         [
             f'<script type="application/json" id="charts">{_json(drawings)}</script>',
@@ -78,7 +94,7 @@ def html(found: Findings, parts: Sequence[Section], command: str, plotly: str) -
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'
-        f"<title>{escape(found.results.name)}: a study of one run for every horizon</title>\n"
+        f"<title>{escape(top.name)}: {escape(top.question)}</title>\n"
         f"<style>{_text('study_page.css')}</style>\n"
         f"</head>\n<body>\n<main>\n{body}\n</main>\n{scripts}\n</body>\n</html>\n"
     )
@@ -93,16 +109,16 @@ def _text(name: str) -> str:
     return files("anytrain.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _top(found: Findings) -> str:
+def _top(top: Top) -> str:
     """The answer in one sentence, then the numbers behind it."""
     boxes = "".join(
         f"<div><dt>{escape(k.name)}</dt><dd>{escape(k.value)}"
         f"<small>{escape(k.note)}</small></dd></div>"
-        for k in key_figures(found)
+        for k in top.figures
     )
     return (
-        f"<header><h1>{escape(found.results.name)}: one run for every horizon?</h1>\n"
-        f'<p class="answer">{escape(headline(found))}</p></header>\n<dl class="now">{boxes}</dl>'
+        f"<header><h1>{escape(top.name)}: {escape(top.question)}</h1>\n"
+        f'<p class="answer">{escape(top.answer)}</p></header>\n<dl class="now">{boxes}</dl>'
     )
 
 

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 
-from anytrain.compare.findings import Findings, headline
 from anytrain.report.sections import Section, Table
-from anytrain.report.study_sections import facts, own_sections
 
 
-def summary(found: Findings, sections: Sequence[Section], command: str) -> str:
+def summary(name: str, answer: str, parts: Sequence[Section]) -> str:
     """The page without its charts; their titles are links to the files beside it."""
-    out = [f"# {found.results.name}", headline(found)]
-    for part in (*own_sections(found), *sections, facts(found, command)):
+    out = [f"# {name}", answer]
+    for part in parts:
         out.append(f"## {part.title}")
         out += part.paragraphs
         if part.charts:

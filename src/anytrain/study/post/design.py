@@ -222,13 +222,17 @@ class Design:
         return Quantity(before.amount + self._tokens(base.more, f"bases.{name}.more").amount,
                         "tokens")  # fmt: skip
 
+    def ends_by_itself(self, name: str) -> bool:
+        """Whether a base with a run of its own has a schedule with a horizon."""
+        kind = KINDS.get(str(parse_spec(self.table.bases[name].schedule or "")["kind"]))
+        return kind is not None and issubclass(kind, HorizonBound)
+
     def recipe(self, name: str, seed: int) -> Recipe:
         """Of a base with a run of its own; a schedule with a horizon ends where the study says."""
         base = self.table.bases[name]
         assert base.schedule is not None
         spec = parse_spec(base.schedule)
-        kind = KINDS.get(str(spec["kind"]))
-        if kind is not None and issubclass(kind, HorizonBound):
+        if self.ends_by_itself(name):
             spec["horizon"] = str(self.tokens)
         settings = {**self.table.settings, **base.settings, "train.seed": seed}
         table = dict(self._recipe, schedule=spec, name=f"{name}-s{seed}")

@@ -1,0 +1,241 @@
+"""What a post-training study found, as plain data, and what follows from it. No torch.
+
+A base model is known by two numbers that need not agree: its loss on held-out pre-training text,
+and the score of what it becomes. arXiv:2603.16127 says to choose by the second, and that weights
+whose rate never decayed are ahead there. Here the seeds are those of pre-training; the scores of a
+seed are means over its fine-tuning seeds, and differences are paired by seed.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean
+from typing import Literal
+
+from anytrain.compare.paired import Interval, over_seeds
+from anytrain.compare.student import distribution
+
+Kind = Literal["raw", "decayed", "averaged"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One base, of one pre-training seed, after fine-tuning on one task."""
+
+    base: str
+    seed: int  # of pre-training
+    task: str
+    lr: float  # chosen on the selection rows
+    scores: tuple[float, ...]  # of each fine-tuning seed, on the report rows; 0 to 1, or −loss
+    tuned: tuple[tuple[float, float | None], ...]  # rate -> selection score; None: diverged
+    retention: float | None = None  # loss on pre-training text after it, nats/token
+
+    @property
+    def score(self) -> float:
+        return fmean(self.scores)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """One base of one pre-training seed before it."""
+
+    base: str
+    seed: int
+    loss: float | None  # on held-out pre-training text, nats/token
+    trace: float | None = None  # of the Hessian, on the same
+    trace_stderr: float | None = None  # over probes
+
+
+@dataclass(frozen=True)
+class PostResults:
+    """Everything that was measured so far."""
+
+    name: str
+    bases: dict[str, Kind]  # in the file's order
+    seeds: tuple[int, ...]
+    tasks: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
+    pretrained: tuple[Pretrained, ...]
+    facts: dict[str, str]
+    steps: tuple[int, int] = (0, 0)  # done, of all
+
+    def score(self, base: str, seed: int, task: str) -> float | None:
+        found = (o.score for o in self.outcomes
+                 if (o.base, o.seed, o.task) == (base, seed, task))  # fmt: skip
+        return next(found, None)
+
+    def mean(self, base: str, seed: int, tasks: Iterable[str]) -> float | None:
+        """Over tasks; None where one is missing."""
+        scores = [self.score(base, seed, task) for task in tasks]
+        known = [score for score in scores if score is not None]
+        return fmean(known) if scores and len(known) == len(scores) else None
+
+    def before(self, base: str, seed: int) -> Pretrained | None:
+        return next((p for p in self.pretrained if (p.base, p.seed) == (base, seed)), None)
+
+
+def per_seed(results: PostResults, base: str, tasks: Sequence[str]) -> dict[int, float]:
+    """The mean score over tasks of each seed that has them all."""
+    found = {seed: results.mean(base, seed, tasks) for seed in results.seeds}
+    return {seed: score for seed, score in found.items() if score is not None}
+
+
+def minus(
+    results: PostResults, base: str, other: str, tasks: Sequence[str] | None = None
+) -> Interval | None:
+    """Score of a base minus another's on the seeds that both have; None where there is none."""
+    tasks = results.tasks if tasks is None else tasks
+    first, second = per_seed(results, base, tasks), per_seed(results, other, tasks)
+    both = [seed for seed in first if seed in second]
+    return over_seeds([first[s] - second[s] for s in both]) if both else None
+
+
+def loss_minus(results: PostResults, base: str, other: str) -> Interval | None:
+    """Pre-training loss of a base minus another's, paired by seed."""
+    apart = []
+    for seed in results.seeds:
+        a, b = results.before(base, seed), results.before(other, seed)
+        if a is not None and b is not None and a.loss is not None and b.loss is not None:
+            apart.append(a.loss - b.loss)
+    return over_seeds(apart) if apart else None
+
+
+def best(results: PostResults, kind: Kind) -> str | None:
+    """The base of a kind with the highest mean score; chosen on what it is reported on."""
+    scored = {
+        base: fmean(found.values())
+        for base, of in results.bases.items()
+        if of == kind and (found := per_seed(results, base, results.tasks))
+    }
+    return max(scored, key=scored.__getitem__) if scored else None
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's r of n pairs, and P(|r| as large by chance) from t = r·√((n − 2)/(1 − r²))."""
+
+    r: float
+    n: int
+    p: float | None  # None: fewer than three pairs
+
+
+def pearson(pairs: Sequence[tuple[float, float]]) -> Correlation | None:
+    """None where a side does not vary."""
+    n = len(pairs)
+    if n < 2:
+        return None
+    xs, ys = [x for x, _ in pairs], [y for _, y in pairs]
+    mx, my = fmean(xs), fmean(ys)
+    sx, sy = sum((x - mx) ** 2 for x in xs), sum((y - my) ** 2 for y in ys)
+    if not sx > 0 or not sy > 0:
+        return None
+    r = sum((x - mx) * (y - my) for x, y in pairs) / sqrt(sx * sy)
+    r = max(-1.0, min(1.0, r))
+    if n < 3:
+        return Correlation(r, n, None)
+    if abs(r) == 1.0:
+        return Correlation(r, n, 0.0)
+    t = abs(r) * sqrt((n - 2) / (1 - r * r))
+    return Correlation(r, n, 2 * (1 - distribution(t, n - 2)))
+
+
+@dataclass(frozen=True)
+class Point:
+    """A base: means over the seeds that have both numbers."""
+
+    base: str
+    x: float
+    y: float
+
+
+def against(results: PostResults, what: Literal["loss", "trace"]) -> list[Point]:
+    """Mean score against pre-training loss or trace, a point a base."""
+    found = []
+    for base in results.bases:
+        pairs = []
+        for seed, score in per_seed(results, base, results.tasks).items():
+            before = results.before(base, seed)
+            value = None if before is None else getattr(before, what)
+            if value is not None:
+                pairs.append((value, score))
+        if pairs:
+            found.append(Point(base, fmean(x for x, _ in pairs), fmean(y for _, y in pairs)))
+    return found
+
+
+def correlation(results: PostResults, what: Literal["loss", "trace"]) -> Correlation | None:
+    """Over bases: seeds of one base are not independent evidence of a relation between bases."""
+    return pearson([(p.x, p.y) for p in against(results, what)])
+
+
+def leave_one_out(results: PostResults, base: str, other: str) -> dict[str, Interval]:
+    """`minus` without each task in turn: whether one task carries it."""
+    found = {}
+    for left_out in results.tasks if len(results.tasks) > 1 else ():
+        rest = [task for task in results.tasks if task != left_out]
+        apart = minus(results, base, other, rest)
+        if apart is not None:
+            found[left_out] = apart
+    return found
+
+
+def forgetting(results: PostResults, base: str) -> Interval | None:
+    """Pre-training loss after fine-tuning minus before, mean over tasks, over seeds."""
+    apart = []
+    for seed in results.seeds:
+        before = results.before(base, seed)
+        after = [o.retention for o in results.outcomes
+                 if (o.base, o.seed) == (base, seed) and o.retention is not None]  # fmt: skip
+        if before is not None and before.loss is not None and after:
+            apart.append(fmean(after) - before.loss)
+    return over_seeds(apart) if apart else None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question of the study, and what its intervals say."""
+
+    question: str
+    word: Literal["yes", "no", "not settled", "not measured"]
+    numbers: str
+
+
+def answers(results: PostResults) -> tuple[Answer, ...]:
+    """Whether weights without decay are ahead after tuning, and whether averages keep that."""
+    raw, decayed, averaged = (best(results, kind) for kind in ("raw", "decayed", "averaged"))
+    better = "fine-tune better than"
+    return (
+        _answer(f"Do raw weights {better} the best decayed ones?", results, raw, decayed),
+        _answer(f"Do averaged weights {better} the best decayed ones?", results, averaged, decayed),
+        _answer(f"Do averaged weights {better} raw ones?", results, averaged, raw),
+        _recovered(results, averaged, raw),
+    )
+
+
+def _answer(question: str, results: PostResults, base: str | None, other: str | None) -> Answer:
+    found = minus(results, base, other) if base and other else None
+    if found is None or base is None:
+        return Answer(question, "not measured", "")
+    word: Literal["yes", "no", "not settled"] = "not settled"
+    if found.sure:
+        word = "yes" if found.mean > 0 else "no"
+    return Answer(question, word, f"{base} − {other} {_shown(found, 100)} points")
+
+
+def _recovered(results: PostResults, averaged: str | None, raw: str | None) -> Answer:
+    question = "Do averaged weights have a lower pre-training loss than raw ones?"
+    found = loss_minus(results, averaged, raw) if averaged and raw else None
+    if found is None:
+        return Answer(question, "not measured", "")
+    word: Literal["yes", "no", "not settled"] = "not settled"
+    if found.sure:
+        word = "yes" if found.mean < 0 else "no"
+    return Answer(question, word, f"{averaged} − {raw} {_shown(found)} nats/token")
+
+
+def _shown(found: Interval, scale: float = 1.0) -> str:
+    digits = 1 if scale > 1 else 4
+    text = f"{scale * found.mean:+.{digits}f}"
+    if found.low is None or found.high is None:
+        return f"{text} (one seed, no interval)"
+    return f"{text} ({scale * found.low:+.{digits}f} to {scale * found.high:+.{digits}f})"

@@ -1,0 +1,182 @@
+"""The page of a post-training study: answers, the scatter, differences, sharpness, rates."""
+
+import csv
+from collections.abc import Iterator
+from importlib.resources import files
+from statistics import fmean
+
+from anytrain.compare.paired import Interval, over_seeds
+from anytrain.compare.post import (
+    PostResults,
+    answers,
+    best,
+    correlation,
+    forgetting,
+    leave_one_out,
+    minus,
+    per_seed,
+)
+from anytrain.report.key_figures import KeyFigure
+from anytrain.report.post_charts import differences, forgotten, rates, scatter
+from anytrain.report.sections import Cell, Section, Table, number
+
+
+def headline(results: PostResults) -> str:
+    """The first question that is answered, in a sentence."""
+    found = answers(results)
+    known = [a for a in found if a.word != "not measured"]
+    if not known:
+        done, count = results.steps
+        return f"{done} of {count} steps are done; nothing can be compared yet."
+    return " ".join(f"{a.question} {a.word.capitalize()}: {a.numbers}." for a in known[:2])
+
+
+def key_figures(results: PostResults) -> tuple[KeyFigure, ...]:
+    """The best of each kind."""
+    out = []
+    for kind, label in (("raw", "Never decayed"), ("decayed", "Decayed"), ("averaged", "Averaged")):
+        base = best(results, kind)  # type: ignore[arg-type]
+        if base is not None:
+            mean = over_seeds(list(per_seed(results, base, results.tasks).values()))
+            note = "one seed" if mean.half is None else f"± {100 * mean.half:.1f}"
+            out.append(KeyFigure(label, f"{100 * mean.mean:.1f}%", f"{base}, {note}"))
+    return tuple(out)
+
+
+def sections(results: PostResults, command: str) -> tuple[Section, ...]:
+    """Every part that has something to say."""
+    parts = [_answers(results), *_scores(results), *_sharpness(results), *_rates(results),
+             *_lost(results), _published()]  # fmt: skip
+    done, count = results.steps
+    seeds = ", ".join(map(str, results.seeds))
+    facts = {**results.facts, "seeds": seeds, "steps": f"{done} of {count} done",
+             "figures": "also as PNG and PDF, in figures/ beside this file",
+             "regenerate": command}  # fmt: skip
+    return (*parts, Section("The study", facts=facts))
+
+
+def _answers(results: PostResults) -> Section:
+    rows = tuple(
+        (Cell(a.question), Cell(a.word, mark="ahead" if a.word == "yes" else ""), Cell(a.numbers))
+        for a in answers(results)
+    )
+    notes = (
+        "Scores are percentages of the report rows, means over tasks; 95% intervals over "
+        "pre-training seeds in brackets.",
+        "The best base of a kind is chosen on the rows it is reported on, which favours each kind "
+        "by as much as it has members.",
+    )
+    return Section("Answers", tables=(Table(("question", "answer", "numbers"), rows, "Answers",
+                                            notes),))  # fmt: skip
+
+
+def _shown(found: Interval | None, scale: float = 1.0, digits: int = 4) -> Cell:
+    if found is None:
+        return Cell("—")
+    half = "" if found.half is None else f" ± {scale * found.half:.{digits}f}"
+    value = scale * found.mean
+    return Cell(f"{value:.{digits}f}{half}", value)
+
+
+def _scores(results: PostResults) -> Iterator[Section]:
+    other = best(results, "decayed")
+    charts = [scatter(results, "loss"), differences(results, other) if other else None]
+    rows = []
+    for base, kind in results.bases.items():
+        losses = [p.loss for p in results.pretrained if p.base == base and p.loss is not None]
+        cells = [Cell(base), Cell(kind), _shown(over_seeds(losses) if losses else None)]
+        for task in results.tasks:
+            scores = list(per_seed(results, base, [task]).values())
+            cells.append(_shown(over_seeds(scores) if scores else None, 100, 1))
+        scores = list(per_seed(results, base, results.tasks).values())
+        cells.append(_shown(over_seeds(scores) if scores else None, 100, 1))
+        rows.append(tuple(cells))
+    columns = ("base", "kind", "pre-training loss", *results.tasks, "mean score")
+    tables = [Table(columns, tuple(rows), "Before and after fine-tuning",
+                    ("Means over pre-training seeds with 95% intervals.",))]  # fmt: skip
+    tables += _without(results, other)
+    yield Section(
+        "Loss before and score after",
+        charts=tuple(chart for chart in charts if chart is not None), tables=tuple(tables),
+    )  # fmt: skip
+
+
+def _without(results: PostResults, other: str | None) -> list[Table]:
+    """Differences to the best decayed base without each task in turn."""
+    if other is None or len(results.tasks) < 2:
+        return []
+    rows = []
+    for base in results.bases:
+        whole = None if base == other else minus(results, base, other)
+        if whole is None:
+            continue
+        rest = leave_one_out(results, base, other)
+        rows.append((Cell(base), _shown(whole, 100, 1),
+                     *(_shown(rest.get(task), 100, 1) for task in results.tasks)))  # fmt: skip
+    columns = ("base", "all tasks", *(f"without {task}" for task in results.tasks))
+    notes = ("A sign that turns without one task says that this task carries the difference.",)
+    return [Table(columns, tuple(rows), f"Score minus {other}'s, leaving tasks out", notes)]
+
+
+def _sharpness(results: PostResults) -> Iterator[Section]:
+    chart = scatter(results, "trace")
+    if chart is None:
+        return
+    found = correlation(results, "trace")
+    said = "Neither side varies." if found is None else (
+        f"Pearson's r between trace and score is {found.r:+.2f} over n = {found.n} bases"
+        + (f", p = {found.p:.3f}." if found.p is not None else ".")
+        + " arXiv:2603.16127 reports −0.71 over n = 7, which is p = 0.07."
+    )  # fmt: skip
+    rows = []
+    for base in results.bases:
+        traces = [p for p in results.pretrained if p.base == base and p.trace is not None]
+        if traces:
+            errors = [p.trace_stderr for p in traces if p.trace_stderr is not None]
+            rows.append((
+                Cell(base), _shown(over_seeds([float(p.trace or 0) for p in traces]), 1, 1),
+                number(fmean(errors) if errors else None, 2),
+            ))  # fmt: skip
+    table = Table(("base", "trace", "standard error over probes"), tuple(rows),
+                  "Trace of the Hessian of the held-out loss")  # fmt: skip
+    yield Section("Sharpness", (said,), (chart,), (table,))
+
+
+def _rates(results: PostResults) -> Iterator[Section]:
+    charts = [chart for task in results.tasks if (chart := rates(results, task)) is not None]
+    if not charts:
+        return
+    rows = []
+    for base in results.bases:
+        cells = [Cell(base)]
+        for task in results.tasks:
+            chosen = [o.lr for o in results.outcomes if (o.base, o.task) == (base, task)]
+            cells.append(Cell(", ".join(f"{rate:g}" for rate in chosen) or "—"))
+        rows.append(tuple(cells))
+    table = Table(("base", *results.tasks), tuple(rows), "Chosen fine-tuning rates, a seed each")
+    yield Section("Which rate each base prefers", charts=tuple(charts), tables=(table,))
+
+
+def _lost(results: PostResults) -> Iterator[Section]:
+    chart = forgotten(results)
+    if chart is None:
+        return
+    rows = tuple((Cell(base), _shown(forgetting(results, base))) for base in results.bases)
+    table = Table(("base", "rise of pre-training loss"), rows, "Forgetting, nats/token",
+                  ("At the rate each base was given: a higher rate forgets more.",))  # fmt: skip
+    yield Section("What fine-tuning forgot", charts=(chart,), tables=(table,))
+
+
+def _published() -> Section:
+    """arXiv:2603.16127's two-stage table, to lay beside."""
+    text = files("anytrain.compare").joinpath("wso_two_stage.csv").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    rows = tuple(
+        (Cell(r["model"]), Cell(r["schedule"]), number(float(r["valid_loss"]), 3),
+         number(float(r["sft_task_avg"]), 1), Cell(r["selected_sft_lr"]))
+        for r in csv.DictReader(lines)
+    )  # fmt: skip
+    columns = ("model", "schedule", "pre-training loss", "score after fine-tuning", "rate")
+    note = "One seed, Tulu-3; other data, tasks and sizes than here: signs compare, numbers do not."
+    table = Table(columns, rows, "Two-stage results of the paper", (note,))
+    return Section("What arXiv:2603.16127 reports", tables=(table,))

@@ -1,0 +1,112 @@
+"""From what fine-tuning and curvature wrote to a study's results. No torch."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from anytrain.compare.post import Kind, Outcome, PostResults, Pretrained
+from anytrain.study.post.conducted import PostStudy
+from anytrain.study.post.design import Design
+from anytrain.words import tokens
+
+Record = Mapping[str, Any]
+
+
+def kind(design: Design, name: str) -> Kind:
+    """How a base came to be: an average, or a run whose last rate is below its peak, or raw."""
+    base = design.table.bases[name]
+    if base.way in ("average", "merge"):
+        return "averaged"
+    if base.way == "decay":
+        return "decayed"
+    if base.way == "mid":
+        return "decayed" if base.final not in (None, 1.0) else kind(design, str(base.of))
+    return "decayed" if design.ends_by_itself(name) else "raw"
+
+
+def results(study: PostStudy) -> PostResults:
+    """All that is there."""
+    design = study.design
+    table = design.table
+    outcomes: list[Outcome] = []
+    before: list[Pretrained] = []
+    for name in table.bases:
+        for seed in table.seeds:
+            losses: list[float] = []
+            for task, how in table.tasks.items():
+                folder = study.out / "finetuned" / task / f"{name}-s{seed}"
+                points = list(_lines(folder / "points.jsonl"))
+                losses += _known(points, "before")
+                outcomes += _outcomes(name, seed, task, how.metric, points)
+            trace = next(_lines(study.out / "sharpness" / f"{name}-s{seed}.jsonl"), None)
+            if losses or trace:
+                before.append(
+                    Pretrained(
+                        name, seed, fmean(losses) if losses else None,
+                        trace["trace"] if trace else None,
+                        trace["trace_stderr"] if trace else None,
+                    )
+                )  # fmt: skip
+    done = sum(study.over(step) for step in study.steps.values())
+    return PostResults(
+        table.name, {name: kind(design, name) for name in table.bases}, tuple(table.seeds),
+        tuple(table.tasks), tuple(outcomes), tuple(before), _facts(design),
+        (done, len(study.steps)),
+    )  # fmt: skip
+
+
+def _lines(path: Path) -> Iterator[Record]:
+    """Records of a file, as far as they are whole."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+def _known(points: list[Record], phase: str) -> list[float]:
+    """Losses on pre-training text, where they were measured."""
+    found = (p.get("retention_loss") for p in points if p["phase"] == phase)
+    return [float(loss) for loss in found if loss is not None]
+
+
+def _outcomes(
+    base: str, seed: int, task: str, metric: str, points: list[Record]
+) -> Iterator[Outcome]:
+    """The outcome of one sweep, once a seed of its report is there."""
+    reported = [p for p in points if p["phase"] == "report" and not p["diverged"]]
+    if not reported:
+        return
+    kept = _known(reported, "report")
+    tuned = sorted((p["lr"], None if p["diverged"] else _score(p, "selection", metric))
+                   for p in points if p["phase"] == "tune")  # fmt: skip
+    yield Outcome(
+        base, seed, task, reported[0]["lr"],
+        tuple(_score(p, "report", metric) for p in reported), tuple(tuned),
+        fmean(kept) if kept else None,
+    )  # fmt: skip
+
+
+def _score(point: Record, part: str, metric: str) -> float:
+    """Higher is better: the share of exact answers, or minus the loss."""
+    if metric == "loss":
+        return -float(point[f"{part}_loss"])
+    return float(point[f"{part}_score"])
+
+
+def _facts(design: Design) -> dict[str, str]:
+    table = design.table
+    recipe = design.recipe(next(n for n, b in table.bases.items() if b.way == "train"),
+                           table.seeds[0])  # fmt: skip
+    return {
+        "model": ", ".join(f"{key} {value}" for key, value in recipe.table()["model"].items()),
+        "pre-training": f"{tokens(design.tokens.amount)} tokens of {recipe.data.path}",
+        "fine-tuning rates": ", ".join(f"{rate:g}" for rate in table.finetune.lr),
+        **{f"task {name}": f"{how.data}, {how.metric}" for name, how in table.tasks.items()},
+    }

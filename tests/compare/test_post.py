@@ -1,0 +1,108 @@
+"""What follows from scores after fine-tuning."""
+
+from dataclasses import replace
+
+import pytest
+
+from anytrain.compare.post import (
+    against,
+    answers,
+    best,
+    correlation,
+    forgetting,
+    leave_one_out,
+    loss_minus,
+    minus,
+    pearson,
+)
+from tuned import KINDS, results
+
+
+def test_differences_are_paired_by_seed() -> None:
+    """Seeds move all bases alike, which does not widen the interval."""
+    found = minus(results(), "wso", "cosine")
+    assert found is not None
+    assert found.mean == pytest.approx(0.06, abs=0.002)
+    assert found.half is not None
+    assert found.half < 0.006
+    assert found.sure
+    one = minus(results((1,)), "wso", "cosine")
+    assert one is not None
+    assert one.half is None
+
+
+def test_the_best_of_each_kind() -> None:
+    assert [best(results(), kind) for kind in ("raw", "decayed", "averaged")] == [
+        "wso", "wsd", "ema"
+    ]  # fmt: skip
+
+
+def test_the_answers() -> None:
+    said = answers(results())
+    assert [a.word for a in said] == ["yes", "yes", "no", "yes"]
+    assert said[0].numbers.startswith("wso − wsd +4.0 (")
+    assert said[3].numbers.startswith("ema − wso -0.1200")
+    single = answers(results((1,)))
+    assert {a.word for a in single} == {"not settled"}
+    assert "one seed, no interval" in single[0].numbers
+    empty = replace(results(), outcomes=(), pretrained=())
+    assert {a.word for a in answers(empty)} == {"not measured"}
+
+
+def test_a_base_without_every_task_is_not_compared() -> None:
+    whole = results()
+    part = replace(whole, outcomes=tuple(
+        o for o in whole.outcomes if (o.base, o.task) != ("wso", "b")
+    ))  # fmt: skip
+    assert minus(part, "wso", "cosine") is None
+    assert minus(part, "wso", "cosine", ["a"]) is not None
+    assert best(part, "raw") is None
+
+
+def test_one_task_that_carries_the_difference() -> None:
+    whole = results()
+    carried = replace(whole, outcomes=tuple(
+        replace(o, scores=(o.scores[0] + 0.3 * (o.base == "cosine" and o.task == "b"),))
+        for o in whole.outcomes
+    ))  # fmt: skip
+    every = minus(carried, "wso", "cosine")
+    rest = leave_one_out(carried, "wso", "cosine")
+    assert every is not None
+    assert every.mean < 0 < rest["b"].mean
+    assert rest["a"].mean < 0
+
+
+def test_losses_and_forgetting() -> None:
+    found = loss_minus(results(), "ema", "wso")
+    assert found is not None
+    assert found.mean == pytest.approx(-0.12)
+    rise = forgetting(results(), "wso")
+    assert rise is not None
+    assert rise.mean == pytest.approx(0.5 - 0.04)
+
+
+def test_correlations() -> None:
+    """Of bases, not of seeds; the p of r = −0.709 over seven is the paper's 0.07."""
+    found = correlation(results(), "trace")
+    assert found is not None
+    assert (found.n, found.r < -0.9) == (4, True)
+    assert [p.base for p in against(results(), "loss")] == list(KINDS)
+    assert pearson([(1.0, 2.0)]) is None
+    assert pearson([(1.0, 2.0), (1.0, 3.0)]) is None
+    exact = pearson([(1.0, 2.0), (2.0, 4.0), (3.0, 6.0)])
+    assert exact is not None
+    assert (exact.r, exact.p) == (1.0, 0.0)
+
+
+def test_the_p_of_the_paper() -> None:
+    from math import sqrt
+
+    # seven points with r = −0.709 exactly: x, and y = r·x + √(1 − r²)·e with e orthogonal to x
+    x = [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
+    e = [5.0, 0.0, -3.0, -4.0, -3.0, 0.0, 5.0]
+    sx, se = sqrt(sum(v * v for v in x)), sqrt(sum(v * v for v in e))
+    y = [-0.709 * a / sx + sqrt(1 - 0.709**2) * b / se for a, b in zip(x, e, strict=True)]
+    found = pearson(list(zip(x, y, strict=True)))
+    assert found is not None
+    assert found.r == pytest.approx(-0.709)
+    assert found.p == pytest.approx(0.074, abs=0.001)

@@ -1,0 +1,56 @@
+"""The page of a post-training study, from nothing to everything."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from anytrain.compare.post import PostResults
+from anytrain.report import chart_matplotlib, study_page
+from anytrain.report.post_sections import headline, key_figures, sections
+from tuned import results
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("plotly")
+
+STATES = {
+    "whole": results(),
+    "one seed": results((1,)),
+    "nothing tuned": replace(results(), outcomes=()),
+    "nothing sharp": replace(
+        results(), pretrained=tuple(replace(p, trace=None) for p in results().pretrained)
+    ),
+    "nothing": replace(results(), outcomes=(), pretrained=(), steps=(0, 10)),
+    "one base": replace(results(), bases={"wso": "raw"}),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_page(state: str, tmp_path: Path) -> None:
+    found: PostResults = STATES[state]
+    top = study_page.Top(found.name, "which?", headline(found), key_figures(found))
+    parts = sections(found, "anytrain report out")
+    written = study_page.write(top, parts, tmp_path, "/* plotly */")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<h1>") == 1
+    assert all(path.stat().st_size for path in written)
+    charts = {chart.name for part in parts for chart in part.charts}
+    expected = {
+        "whole": {"score-against-loss", "score-against-trace", "score-differences", "rates-a",
+                  "rates-b", "forgetting"},
+        "nothing": set(), "nothing tuned": set(),
+    }  # fmt: skip
+    assert charts == expected.get(state, charts)
+    assert "−0.71 over n = 7" in page or "score-against-trace" not in charts
+
+
+def test_the_headline() -> None:
+    assert headline(STATES["nothing"]).startswith("0 of 10 steps are done")
+    said = headline(results())
+    assert said.startswith("Do raw weights fine-tune better than the best decayed ones? Yes: wso")
+
+
+def test_every_figure_is_drawn() -> None:
+    for part in sections(results(), "again"):
+        for chart in part.charts:
+            assert chart_matplotlib.drawn(chart, "png").startswith(b"\x89PNG")
