@@ -18,6 +18,7 @@ NEEDS: dict[str, tuple[str, ...]] = {  # verb -> packages, named alike by pip an
     "release": _TENSORS,
     "merge": ("numpy", "tokenizers"),
     "generate": _TENSORS,
+    "finetune": (*_TENSORS, *_RECIPES, "trl", "transformers", "accelerate", "datasets"),
     "study": (*_TRAINER, "pyarrow"),
     "report": ("numpy",),
     "theory": ("numpy", "numba"),
