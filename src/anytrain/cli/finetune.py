@@ -30,7 +30,7 @@ _SETTING = re.compile(r"(sft|dpo)\.\w*=")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", nargs="+",
-                        help="RUN[@WHEN][:WEIGHTS], a Hugging Face directory, TRL's settings")  # fmt: skip
+                        help="a run's or a directory's; settings of TRL")  # fmt: skip
     parser.add_argument("--data", type=Path, required=True, metavar="CHAT.jsonl")
     parser.add_argument("--validation", type=Path, metavar="FILE",
                         help="held-out rows; a tenth of --data if absent")  # fmt: skip
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", default="1e-5,3e-5,1e-4,3e-4", metavar="RATE,RATE,…")
     parser.add_argument("--seeds", type=int, default=3, help="at the chosen rate; 3 if absent")
     parser.add_argument("--metric", choices=("exact_match", "accuracy", "loss"),
-                        help="chooses the rate; exact_match or, for dpo, accuracy if absent")  # fmt: skip
+                        help="chooses the rate; exact_match, for dpo accuracy")  # fmt: skip
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch", type=int, default=128, help="rows a step; 128 if absent")
     parser.add_argument("--micro-batch", type=int, help="rows of a device at a time")

@@ -60,8 +60,8 @@ class Base:
 def names(texts: Sequence[str]) -> list[str]:
     """A folder's name for each: the last part of its path, with more of it where two are alike."""
     last = [_slug(Path(text).name) for text in texts]
-    found = [name if last.count(name) == 1 else _slug(text) for name, text in
-             zip(last, texts, strict=True)]  # fmt: skip
+    pairs = zip(last, texts, strict=True)
+    found = [name if last.count(name) == 1 else _slug(text) for name, text in pairs]
     for name in found:
         if found.count(name) > 1:
             text = texts[found.index(name)]

@@ -118,9 +118,9 @@ def _row(value: Any, where: str, method: Method) -> Row:
         raise UserError(f"{where} is no object; {valid}")
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     key = hashlib.sha256(canonical.encode()).hexdigest()[:16]
-    names = ("prompt", "chosen", "rejected") if method == "dpo" else ("prompt", "completion")
-    if method == "sft" and "messages" in value:
-        names = ("messages",)
+    names: tuple[str, ...] = ("prompt", "chosen", "rejected")
+    if method == "sft":
+        names = ("messages",) if "messages" in value else ("prompt", "completion")
     for name in names:
         if name not in value:
             raise UserError(f"{where} has no {name!r}; {valid}")

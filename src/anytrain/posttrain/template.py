@@ -79,8 +79,8 @@ def check(tokenizer: Any, base: str) -> None:
         text = tokenizer.apply_chat_template(probe, tokenize=False)
     except Exception as error:  # jinja's own, and whatever a template raises
         raise UserError(f"{base}: its chat template cannot be rendered: {error}") from error
-    learnt = [token for token, on in zip(found["input_ids"], found["assistant_masks"], strict=True)
-              if on]  # fmt: skip
+    pairs = zip(found["input_ids"], found["assistant_masks"], strict=True)
+    learnt = [token for token, on in pairs if on]
     if not learnt or learnt[-1] not in set(tokenizer.all_special_ids):
         raise UserError(
             f"{base}: its chat template renders {text!r} and what it marks there ends in no "

@@ -23,8 +23,8 @@ class Encoded:
     @property
     def labels(self) -> list[int]:
         """Tokens to predict. The first has nothing before it to be predicted from."""
-        return [token if on and n else IGNORED
-                for n, (token, on) in enumerate(zip(self.ids, self.learnt, strict=True))]  # fmt: skip
+        found = [t if on else IGNORED for t, on in zip(self.ids, self.learnt, strict=True)]
+        return [IGNORED, *found[1:]]
 
     @property
     def last_turn(self) -> int:
@@ -76,16 +76,14 @@ def _encoded(
         found = tokenizer.apply_chat_template(
             turns, return_dict=True, return_assistant_tokens_mask=True
         )
-        asked = tokenizer.apply_chat_template(
-            turns[:-1], add_generation_prompt=True, return_dict=True
-        )["input_ids"] if turns[:-1] else []  # fmt: skip
+        asked = _asked(turns[:-1], tokenizer)
     except Exception as error:  # jinja's own, and whatever a template raises
         raise UserError(f"{where}: the chat template refuses it: {error}") from error
     ids, learnt = list(found["input_ids"]), list(found["assistant_masks"])
     if not any(learnt):
         raise UserError(f"{where}: the chat template marks none of its tokens as the assistant's")
     if prompt:
-        given = _given(prompt, tokenizer)
+        given = len(_asked(prompt, tokenizer))
         # a preference is between whole answers, whatever their template marks, as in TRL
         learnt = [int(n >= given and (on or whole)) for n, on in enumerate(learnt)]
     made = Encoded(ids, learnt)
@@ -97,13 +95,14 @@ def _encoded(
     return made
 
 
-def _given(prompt: Sequence[Message], tokenizer: Any) -> int:
-    """Tokens that the prompt takes."""
-    return len(
-        tokenizer.apply_chat_template(
-            list(prompt), add_generation_prompt=True, return_dict=True
-        )["input_ids"]
-    )  # fmt: skip
+def _asked(messages: Sequence[Message], tokenizer: Any) -> list[int]:
+    """The tokens after which the assistant is to speak; none where nothing was said."""
+    if not messages:
+        return []
+    found = tokenizer.apply_chat_template(
+        list(messages), add_generation_prompt=True, return_dict=True
+    )
+    return list(found["input_ids"])
 
 
 # --- batches --------------------------------------------------------------------------------------
