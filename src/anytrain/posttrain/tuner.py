@@ -68,7 +68,7 @@ def config(settings: Settings, rows: Sequence[EncodedRow], lr: float, seed: int,
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
         "bf16": cuda and torch.cuda.is_bf16_supported(),
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": False,  # TRL's default is true
         "max_length": None,
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
