@@ -15,6 +15,7 @@ TRL. Several processes: torchrun --nproc-per-node N -m anytrain finetune …
 import argparse
 import json
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -67,57 +68,62 @@ def run(args: argparse.Namespace) -> int:
     from anytrain.posttrain.sweep import Sweep
 
     process = PartialState(cpu=not torch.cuda.is_available())
-    args.out.mkdir(parents=True, exist_ok=True)
     points = Points(args.out)
 
     def say(line: str) -> None:
         if process.is_main_process and not args.json:
             print(line, flush=True)
 
-    def work() -> None:
+    def begun() -> Sweep:
         with process.main_process_first():
-            plan = _plan(args, points)
-        Sweep(plan, points, say).run()
+            return Sweep(_plan(args), points, say)
 
     if not process.is_main_process:
-        work()
+        begun().run()
         return 0
-    with points.locked():
-        work()
+    with ExitStack() as held:
+        with points.beginning():
+            held.enter_context(points.locked())
+            sweep = begun()
+            points.begin(_common(args, sweep.plan.settings))
+        sweep.run()
         _end(args, points)
     return 0
 
 
-def _plan(args: argparse.Namespace, points: "Points") -> "Plan":
+def _plan(args: argparse.Namespace) -> "Plan":
     """Everything checked; the bases released where they are not yet."""
-    from anytrain.files import sha256
     from anytrain.posttrain import bases, rows
     from anytrain.posttrain.settings import file_named, rates
     from anytrain.posttrain.sweep import Plan
 
     if args.seeds < 1:
         raise UserError(f"--seeds {args.seeds}; 1 or more is valid")
-    for option, path in (("--data", args.data), ("--validation", args.validation)):
-        file_named(option, path)
+    for name in ("data", "validation", "template"):
+        file_named(f"--{name}", getattr(args, name))
     texts = [word for word in args.weights if not _SETTING.match(word)]
     if not texts:
         raise UserError("finetune: no WEIGHTS; RUN[@WHEN][:WEIGHTS] or a directory is valid")
     settings, grid = _settings(args), rates(args.lr)
     found = rows.split(args.data, args.validation, args.method)
-    asked = {
-        **settings.as_json(),
-        "data": sha256(args.data),
-        "validation": None if args.validation is None else sha256(args.validation),
-        "template": None if args.template is None else sha256(args.template),
-        "retention": None if args.retention is None else str(args.retention),
-        "drop_long": args.drop_long,
-    }
     named = list(zip(texts, bases.names(texts), strict=True))
     opened = [bases.opened(text, name, args.out, args.template) for text, name in named]
-    points.begin(asked)
     return Plan(
         opened, found, settings, grid, args.seeds, args.keep, args.retention, args.drop_long
     )
+
+
+def _common(args: argparse.Namespace, settings: "Settings") -> dict[str, Any]:
+    """What has to be the same for a sweep to go on."""
+    from anytrain.files import sha256
+
+    named = {name: getattr(args, name) for name in ("data", "validation", "template")}
+    return {
+        **settings.as_json(),
+        **{name: None if path is None else sha256(path) for name, path in named.items()},
+        "retention": None if args.retention is None else str(args.retention),
+        "drop_long": args.drop_long,
+    }
 
 
 def _settings(args: argparse.Namespace) -> "Settings":

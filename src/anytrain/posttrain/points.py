@@ -9,6 +9,7 @@ DIR/bases/NAME       what was fine-tuned
 
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,23 @@ class Points:
                     f"{self.path} is in use by another finetune; another --out is valid"
                 ) from error
             yield
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """What is made inside goes again where it fails, if nothing was here before."""
+        there = self.path.exists()
+        fresh = not (self.path / "finetune.json").exists() and not (self.path / "bases").exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            yield
+        except BaseException:
+            if fresh:
+                shutil.rmtree(self.path / "bases", ignore_errors=True)
+                for name in ("finetune.json", "lock"):
+                    (self.path / name).unlink(missing_ok=True)
+            if fresh and not there:
+                self.path.rmdir()
+            raise
 
     def begin(self, asked: Mapping[str, Any]) -> None:
         """Record what all points have in common, or check that it is what it was.

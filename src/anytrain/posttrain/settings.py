@@ -124,4 +124,4 @@ def _value(key: str, text: str, default: Any) -> Any:
 def file_named(option: str, path: Path | None) -> None:
     """UserError where an option names a file that is not there."""
     if path is not None and not path.is_file():
-        raise UserError(f"{option} {path}: no such file; a JSONL file is valid")
+        raise UserError(f"{option} {path}: no such file; one that is there is valid")
