@@ -18,10 +18,14 @@ NEEDS: dict[str, tuple[str, ...]] = {  # verb -> packages, named alike by pip an
     "release": _TENSORS,
     "merge": ("numpy", "tokenizers"),
     "generate": _TENSORS,
+    "finetune": (*_TENSORS, *_RECIPES, "trl", "transformers", "accelerate", "datasets"),
     "study": (*_TRAINER, "pyarrow"),
     "report": ("numpy",),
     "theory": ("numpy", "numba"),
 }
+
+
+_EXTRAS = dict.fromkeys(("trl", "transformers", "accelerate", "datasets"), "posttrain")
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,10 @@ def version(package: str) -> str:
 
 
 def _pip(package: str) -> str:
-    """The command that installs a core dependency in the version that anytrain asks for."""
+    """The command that installs a core dependency in the version that is asked for, or an extra."""
     for requirement in metadata.requires("anytrain") or ():
         name = re.match(r"[\w.-]+", requirement)
         if name and name[0].replace("-", "_") == package and "extra ==" not in requirement:
             return f"pip install '{requirement.partition(';')[0].strip()}'"
-    return f"pip install {package}"
+    extra = _EXTRAS.get(package)
+    return f"pip install 'anytrain[{extra}]'" if extra else f"pip install {package}"

@@ -11,7 +11,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutput
+from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
 from .decoder import Trunk
 from .shape import DecoderShape
@@ -43,6 +43,29 @@ class AnytrainConfig(PretrainedConfig):
         return DecoderShape(**{f.name: getattr(self, f.name) for f in fields(DecoderShape)})
 
 
+class Backbone(Trunk):
+    """The trunk under the names that transformers and TRL call it by.
+
+    Where there is no mask, a position that does not follow the one before it begins another
+    document: that is how rows which hold several are told apart (transformers' own convention).
+    """
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor,  # (B, T)
+        attention_mask: Tensor | None = None,  # (B, T), 0 where padded
+        position_ids: Tensor | None = None,  # (B, T)
+        **_: Any,
+    ) -> BaseModelOutput:
+        # padding is a document of its own: nothing looks across its border, and positions are
+        # relative, so it may stand on either side
+        documents = attention_mask
+        if documents is None and position_ids is not None:
+            starts = F.pad(position_ids.diff(dim=1) != 1, (1, 0))
+            documents = starts.cumsum(1).expand(input_ids.shape)
+        return BaseModelOutput(last_hidden_state=super().forward(input_ids, documents))
+
+
 class AnytrainForCausalLM(PreTrainedModel, GenerationMixin):
     """Tokens to next-token logits, and the loss where there are labels."""
 
@@ -54,7 +77,7 @@ class AnytrainForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: AnytrainConfig) -> None:
         super().__init__(config)
         shape = config.shape()
-        self.model = Trunk(shape)
+        self.model = Backbone(shape)
         if not shape.tied:
             self.lm_head = nn.Linear(shape.width, shape.tokens, bias=False)
         self.post_init()
@@ -71,11 +94,10 @@ class AnytrainForCausalLM(PreTrainedModel, GenerationMixin):
         input_ids: Tensor,  # (B, T)
         attention_mask: Tensor | None = None,  # (B, T), 0 where padded
         labels: Tensor | None = None,  # (B, T), -100 where they do not count
+        position_ids: Tensor | None = None,  # (B, T)
         **_: Any,
     ) -> CausalLMOutput:
-        # padding is a document of its own: nothing looks across its border, and positions are
-        # relative, so it may stand on either side
-        hidden = self.model(input_ids, attention_mask)  # (B, T, d)
+        hidden = self.model(input_ids, attention_mask, position_ids).last_hidden_state  # (B, T, d)
         head = self.get_output_embeddings().get_parameter("weight")  # (V, d)
         logits = F.linear(hidden, head)  # (B, T, V)
         loss = None
