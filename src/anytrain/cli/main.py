@@ -19,6 +19,7 @@ _LONGEST = 2000  # characters of a sentence
 GROUPS: dict[str, tuple[str, ...]] = {
     "Train": ("prepare", "plan", "train", "status", "fork", "doctor"),
     "Release": ("release", "merge", "generate"),
+    "Post-train": ("evaluate",),
     "Compare": ("study", "report"),
     "Theory": ("theory",),
 }
@@ -33,6 +34,7 @@ SUMMARIES: dict[str, str] = {
     "release": "write any weights of a run as a Hugging Face directory",
     "merge": "stream checkpoints into one: any rule, after the fact",
     "generate": "continue a prompt with any weights of a run",
+    "evaluate": "any weights on tasks of lm-evaluation-harness, with paired intervals",
     "study": "schedules compared fairly: tuned, with seeds, at every horizon",
     "report": "validation loss of runs side by side: a table, a page, a picture",
     "theory": "linear regression, exactly: rates, sweep, advise",

@@ -1,0 +1,1 @@
+"""After pre-training: fine-tuning by TRL, tasks by lm-evaluation-harness."""
