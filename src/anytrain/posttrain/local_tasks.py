@@ -1,7 +1,7 @@
 """Rows of one's own as tasks of the harness: a YAML file and its data, in one folder.
 
 The text of a row is used as it stands: nothing in it is taken for a template. The harness puts one
-space between a question and an answer.
+space between a question and an answer; spaces around a generated answer do not count.
 """
 
 import json
@@ -51,6 +51,12 @@ generation_kwargs:
   until: ["\\n"]
   max_gen_toks: {tokens}
   do_sample: false
+filter_list:  # spaces around an answer do not count
+  - name: none
+    filter:
+      - function: regex
+        regex_pattern: '(?s)^\\s*(.*?)\\s*$'
+      - function: take_first
 metric_list:
   - metric: exact_match
     aggregation: mean

@@ -74,6 +74,7 @@ class Model(HFLM):
 
 def open_model(folder: Path, name: str, own_code: bool, device: str, batch: int) -> Model:
     """The model of a directory; code in it is run only where `own_code`: we have written it."""
+    transformers.logging.set_verbosity_error()  # what is too long is counted here
     tokenizer = open_tokenizer(folder, name)
     try:
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
