@@ -1,5 +1,6 @@
 """Going on where it was stopped, what a record is a record of, data that are not here."""
 
+import fcntl
 import json
 import time
 from pathlib import Path
@@ -129,6 +130,16 @@ def test_data_that_are_not_here(
     assert scored == []
     assert (out / "results.jsonl").read_bytes() == kept
     assert not datasets.config.HF_HUB_OFFLINE  # as it was
+
+
+def test_one_process_at_a_time(models: tuple[str, str], two: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with (out / "lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="out is being written by another"):
+            evaluate(models, two, out, Settings())
+    assert len(evaluate(models, two, out, Settings())) == 4
 
 
 # --- bad input ---------------------------------------------------------------------------------

@@ -8,13 +8,14 @@ Everything that can be wrong with what was asked for is looked for first: names 
 tokenizers, templates, and then the data of all tasks. Only after that is a model loaded.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,6 +81,18 @@ class Sitting:
         return {_text({name: record.get(name) for name in KEY}): record for record in found}
 
 
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """The directory, for one process at a time; the lock dies with it, so none is ever stale."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{out} is being written by another `anytrain evaluate`") from None
+        yield
+
+
 def _text(key: Mapping[str, Any]) -> str:
     return json.dumps(key, sort_keys=True)
 
@@ -108,7 +121,7 @@ def evaluate(
         cache = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="anytrain-")))
         pending = {task.label for _, task in missing}
         loaded = {task.label: load(task, cache) for task in tasks if task.label in pending}
-        out.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(_held(out))
         for candidate in candidates:
             left = [task for c, task in missing if c is candidate]
             if left or also is not None:
