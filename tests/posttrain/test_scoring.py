@@ -9,6 +9,7 @@ from task_models import rigged, write
 
 from anytrain.errors import UserError
 from anytrain.models.decoder import Decoder
+from anytrain.models.generate import generate
 from anytrain.models.shape import DecoderShape
 from anytrain.posttrain.candidates import directory, opened
 from anytrain.posttrain.harness import Task, find, load
@@ -16,6 +17,8 @@ from anytrain.posttrain.local_tasks import choice_task, exact_match_task
 from anytrain.posttrain.scoring import Model, open_model, score
 from anytrain.posttrain.suites import Asked
 from anytrain.posttrain.tasks import Settings, evaluate
+
+pytestmark = pytest.mark.usefixtures("own_module_cache")
 
 SHAPES = {
     "llama": DecoderShape(2, 32, 4, 257, kv_heads=2, context=48),
@@ -57,6 +60,26 @@ def test_log_likelihoods_are_the_decoders(name: str, tmp_path: Path) -> None:
         ids = [model.tok_encode(text) if text else [0] for text in (context, continuation)]
         assert value == pytest.approx(log_likelihood(decoder, *ids), abs=1e-4)
     assert model.truncated == 1
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_generated_texts_are_the_decoders(name: str, tmp_path: Path) -> None:
+    """Batches padded on the left, with a cache of keys or without one."""
+    from lm_eval.api.instance import Instance
+
+    decoder = Decoder.seeded(SHAPES[name], 0)
+    with torch.no_grad():
+        decoder.state_dict()["lm_head.weight"].mul_(20)
+    model = opened_model(write(tmp_path / name, decoder), tmp_path / "cache")
+    options = {"until": [], "max_gen_toks": 12, "do_sample": False}
+    texts = ["What?", "a longer question", "x", "two words"]
+    found = model.generate_until(
+        [Instance("generate_until", {}, (t, options), i) for i, t in enumerate(texts)]
+    )
+    for text, answer in zip(texts, found, strict=True):
+        made = generate(decoder, model.tok_encode(text), max_new=12, temperature=0, top_k=None,
+                        seed=0, eot=0)  # fmt: skip
+        assert answer == model.tok_decode([token for token in made if token != 0])
 
 
 def test_a_directorys_code_is_not_run(tmp_path: Path) -> None:
