@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch; subprocesses inherit it
@@ -55,3 +56,15 @@ def cooldowns(tmp_path: Path) -> "list[RunDir]":
 
     losses = {250: 4.22, 500: 3.68, 1000: 3.07, 2000: 2.55}
     return [write_cooldown(tmp_path / f"cd{h}", h, loss) for h, loss in losses.items()]
+
+
+@pytest.fixture(scope="session")
+def own_module_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """transformers copies remote code to a cache; the tests' one is not the user's.
+
+    One for all tests of a process, as the package it makes of the cache is imported once.
+    """
+    hub = pytest.importorskip("transformers.dynamic_module_utils")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
+        yield

@@ -63,3 +63,10 @@ EVENT = {
     "event": TEXT, "step": COUNT, "tokens?": COUNT, "time?": TEXT, "by?": TEXT,
     "settings?": Each(PAIR),
 }  # fmt: skip
+
+SCORE = {  # of DIR/results.jsonl, by `anytrain evaluate`
+    "weights": TEXT, "identity": TEXT, "task": TEXT, "label": TEXT, "shots?": COUNT,
+    "limit?": SIZE, "content?": TEXT, "harness": TEXT, "metric": TEXT, "score": NUMBER,
+    "stderr?": NUMBER, "documents": COUNT, "truncated": COUNT, "file": NAME,
+}  # fmt: skip
+DOCUMENT = {"task": TEXT, "doc": COUNT, "hash": TEXT, "score?": NUMBER}

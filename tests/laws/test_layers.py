@@ -52,6 +52,7 @@ WITHOUT_TORCH = (
     *("anytrain.cli.main", "anytrain.cli.status", "anytrain.cli.report", "anytrain.cli.train"),
     *("anytrain.cli.fork", "anytrain.cli.prepare", "anytrain.cli.merge", "anytrain.cli.doctor"),
     *("anytrain.doctor.needs", "anytrain.doctor.machine", "anytrain.certificate"),
+    *("anytrain.cli.evaluate", "anytrain.posttrain.suites", "anytrain.posttrain.local_tasks"),
     *("anytrain.merging", "anytrain.averaging.merge", "anytrain.foreign", "anytrain.origins"),
 )
 
@@ -199,7 +200,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     "verb",
     ["--help", "--version", "help", "status {run}", "status {run} --json", "report {run}",
      "report {run} --json", "train --help", "doctor", "doctor --json", "fork --help",
-     "merge --help", "merge {run} --dry-run", "merge {run}@1..9 --dry-run --json"],
+     "evaluate --help", "merge --help", "merge {run} --dry-run",
+     "merge {run}@1..9 --dry-run --json"],
 )  # fmt: skip
 def test_verbs_that_load_no_torch(verb: str, run: Path) -> None:
     code = (

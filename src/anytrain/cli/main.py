@@ -19,7 +19,7 @@ _LONGEST = 2000  # characters of a sentence
 GROUPS: dict[str, tuple[str, ...]] = {
     "Train": ("prepare", "plan", "train", "status", "fork", "doctor"),
     "Release": ("release", "merge", "generate"),
-    "Post-train": ("finetune",),
+    "Post-train": ("finetune", "evaluate"),
     "Compare": ("study", "report"),
     "Theory": ("theory",),
 }
@@ -35,6 +35,7 @@ SUMMARIES: dict[str, str] = {
     "merge": "stream checkpoints into one: any rule, after the fact",
     "generate": "continue a prompt with any weights of a run",
     "finetune": "fine-tune any weights by TRL: rates tuned, then seeds, then a table",
+    "evaluate": "any weights on tasks of lm-evaluation-harness, with paired intervals",
     "study": "schedules compared fairly: tuned, with seeds, at every horizon",
     "report": "validation loss of runs side by side: a table, a page, a picture",
     "theory": "linear regression, exactly: rates, sweep, estimate, advise",

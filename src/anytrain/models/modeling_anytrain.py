@@ -89,6 +89,12 @@ class AnytrainForCausalLM(PreTrainedModel, GenerationMixin):
         head: nn.Module = self.model.embed_tokens if self.config.tied else self.lm_head
         return head
 
+    def prepare_inputs_for_generation(  # type: ignore[override]  # called by keywords
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
+    ) -> dict[str, Any]:
+        # all tokens every time: asked for a cache, transformers would give the last one alone
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
+
     def forward(
         self,
         input_ids: Tensor,  # (B, T)
