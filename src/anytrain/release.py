@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from anytrain import certificate
+from anytrain.advice import Advice, card_rows
 from anytrain.certificate import Certificate
 from anytrain.files import sha256
 from anytrain.grammar import short_count
@@ -16,11 +17,17 @@ from anytrain.weights import Weights
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def release(weights: Weights, out: Path, dtype: str = "float32", shard: int = 5 * 10**9) -> None:
+def release(
+    weights: Weights,
+    out: Path,
+    dtype: str = "float32",
+    shard: int = 5 * 10**9,
+    advice: Advice | None = None,
+) -> None:
     """Write config, weights, tokenizer and card to `out`, which appears complete or not at all.
 
-    `shard` is the size in bytes above which the weights are split. Raises UserError where `out`
-    is in use.
+    `advice` is what the weights were chosen by for a purpose, for the card. `shard` is the size in
+    bytes above which the weights are split. Raises UserError where `out` is in use.
     """
     write_directory(
         out,
@@ -29,12 +36,12 @@ def release(weights: Weights, out: Path, dtype: str = "float32", shard: int = 5 
         tokenizer=weights.tokenizer,
         eot=weights.eot,
         dtype=DTYPES[dtype],
-        card=card(weights, out.name),
+        card=card(weights, out.name, advice),
         max_shard_bytes=shard,
     )
 
 
-def card(weights: Weights, name: str) -> str:
+def card(weights: Weights, name: str, advice: Advice | None = None) -> str:
     """The model card, Markdown: every candidate, which was chosen and why, and where it is from."""
     head = [
         "---",
@@ -50,7 +57,8 @@ def card(weights: Weights, name: str) -> str:
     ]
     parts = [head]
     if (origin := weights.origin) is not None:
-        parts += [_candidates(origin), _training(origin), _lineage(origin.run)]
+        chosen_for = [] if advice is None else [card_rows(advice)]
+        parts += [*chosen_for, _candidates(origin), _training(origin), _lineage(origin.run)]
     parts.append(_loading(weights, name))
     return "\n".join("\n".join(part) + "\n" for part in parts)
 

@@ -19,6 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "files",
         "certificate",
+        "advice",
         "schema",
         "forms",
         "rundir",

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import tomli_w
 
+from anytrain.cli.study import job
 from anytrain.errors import UserError
 from anytrain.rundir import RunDir
 from anytrain.study.post.conducted import PostStudy
 from anytrain.study.post.design import Design
 from anytrain.study.post.steps import weights
-from anytrain.study.work import work
 from tiny import PER_STEP, cli, table
 
 TOKENS = 16 * PER_STEP
@@ -93,7 +93,7 @@ def test_the_bases_for_real(tmp_path: Path, corpus: Path, chat: Path) -> None:
             path = study.out / "jobs" / f"{step.name}.json"
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(step.to_json()))
-            assert work(study.out, step.name) == 0, step.name
+            assert job(study.out, step.name) == 0, step.name
             study.refresh()
     for name in ("wso", "wsd-0", "cosine-10", "mid"):
         run = RunDir(study.out / "runs" / f"{name}-s1")

@@ -25,8 +25,6 @@ def work(out: Path, name: str) -> int:
     from anytrain.training.stopping import Interrupted, Stop
 
     job = read_json(out / "jobs" / f"{name}.json")
-    if "verbs" in job:
-        return _verbs(out, job)
     rundir = RunDir(out / "runs" / name)
     rundir.path.parent.mkdir(parents=True, exist_ok=True)
     if job["rebuilds"]:
@@ -47,20 +45,6 @@ def work(out: Path, name: str) -> int:
     except Interrupted:
         return STOPPED
     return STOPPED if outcome.signalled else 0
-
-
-def _verbs(out: Path, job: dict[str, Any]) -> int:
-    """Run verbs one after another, then say by a marker that they ended well."""
-    from anytrain.cli.main import main
-
-    for words in job["verbs"]:
-        print(f"anytrain {' '.join(words)}", flush=True)
-        if code := main(words):
-            return code
-    marker = out / "steps" / f"{job['name']}.done"
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(marker, job["digest"] + "\n")
-    return 0
 
 
 def _leave(out: Path, rundir: RunDir, recipe: "Recipe", job: dict[str, Any]) -> None:
