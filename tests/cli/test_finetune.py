@@ -250,8 +250,7 @@ def test_rows_that_are_too_long_are_left_out_when_asked(
     assert "rows are too long, the first: " in said.out
     assert "left out" in said.out
     _, tune, *_ = points(tmp_path / "o")
-    assert tune["steps"] == 6
-    assert tune["tokens"] < 180 * 22
+    assert tune["steps"] == 2  # of the 6 that all rows take
 
 
 def test_other_settings_need_another_place(
