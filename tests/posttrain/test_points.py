@@ -50,7 +50,7 @@ def test_settings() -> None:
     }  # fmt: skip
     for word, says in (
         ("sft.gradient_checkpointing=1", "true or false is valid"),
-        ("sft.logging_steps=x", "a number is valid"),
+        ("sft.adam_beta2=x", "a number is valid"),
         ("sft.learning_rate=1", "the sweep sets it itself"),
     ):
         with pytest.raises(UserError, match=says):
