@@ -250,8 +250,7 @@ def test_rows_that_are_too_long_are_left_out_when_asked(
     assert "rows are too long, the first: " in said.out
     assert "left out" in said.out
     _, tune, *_ = points(tmp_path / "o")
-    assert tune["steps"] == 6
-    assert tune["tokens"] < 180 * 22
+    assert tune["steps"] == 2  # of the 6 that all rows take
 
 
 def test_other_settings_need_another_place(
@@ -302,8 +301,9 @@ def test_two_processes_train_the_same(
     out = tmp_path / "sweep"
     words = ["finetune", base, "--data", chat, "--out", out, *OPTIONS, "--retention", corpus]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-               "--master-port", "0", "-m", "anytrain", *map(str, words)]  # fmt: skip
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=500)
+               "--standalone", "--local-addr", "127.0.0.1", "-m", "anytrain",
+               *map(str, words)]  # fmt: skip
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     for one, other in zip(points(out), points(swept), strict=True):
         assert (one["lr"], one["seed"], one["steps"] if one["lr"] else 0) == (

@@ -9,7 +9,8 @@ Rows are {"messages": [{"role", "content"}, …]} or {"prompt", "completion"}; f
 {"prompt", "chosen", "rejected"}. Nine tenths train; the rate is chosen on one half of the rest
 (--metric) and the seeds are measured on the other. The same command goes on after a kill, and with
 more weights, rates or seeds adds what is missing. sft.KEY=VALUE and dpo.KEY=VALUE are settings of
-TRL. Several processes: torchrun --nproc-per-node N -m anytrain finetune …
+TRL. Several processes: torchrun --standalone --nproc-per-node N -m
+anytrain finetune …
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """The decoder as a `transformers` model, for releases whose shape is not Llama's.
 
 A release carries this file with decoder.py, cross_entropy.py and shape.py, and transformers runs
-it under `trust_remote_code=True`; nothing in anytrain imports it. Parameter names are the
-decoder's own. There is no key-value cache: each generated token costs a full forward pass.
+it under `trust_remote_code=True`; in anytrain itself only fine-tuning imports it. Parameter names
+are the decoder's own. There is no key-value cache: each generated token costs a full forward pass.
 """
 
 from dataclasses import fields

@@ -17,6 +17,7 @@ from anytrain.files import sha256
 from anytrain.posttrain import keeping, measure, tuner
 from anytrain.posttrain.bases import Base
 from anytrain.posttrain.points import Key, Phase, Point, Points, chosen
+from anytrain.posttrain.quiet import quiet
 from anytrain.posttrain.rows import PARTS, Part, Rows
 from anytrain.posttrain.settings import Keep, Settings
 from anytrain.posttrain.tokens import EncodedRow, encode
@@ -76,10 +77,7 @@ class Sweep:
         for base in self.plan.bases:
             reader = sha256(base.path / "tokenizer.json"), base.template
             if reader not in made:
-                tokenizer = base.tokenizer()
-                made[reader] = {
-                    part: [encode(row, tokenizer) for row in self.plan.rows[part]] for part in PARTS
-                }
+                made[reader] = self._read_by(base.tokenizer())
             found[base.name] = made[reader]
             for rows in made[reader].values():
                 for row in rows:
@@ -87,6 +85,10 @@ class Sweep:
                         says = f"{row.row.where} has {row.longest} tokens, {base.name} "
                         long.setdefault(row.row.key, f"{says}has a context of {base.shape.context}")
         return self._without(found, long) if long else found
+
+    def _read_by(self, tokenizer: Any) -> Encoded:
+        with quiet():  # of rows past the context this verb speaks itself
+            return {p: [encode(row, tokenizer) for row in self.plan.rows[p]] for p in PARTS}
 
     def _without(self, found: dict[str, Encoded], long: dict[str, str]) -> dict[str, Encoded]:
         count = sum(row.key in long for rows in self.plan.rows.values() for row in rows)

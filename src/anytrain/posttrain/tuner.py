@@ -75,6 +75,7 @@ def config(settings: Settings, rows: Sequence[EncodedRow], lr: float, seed: int,
         "save_strategy": "no",
         "eval_strategy": "no",
         "logging_strategy": "no",
+        "ddp_find_unused_parameters": False,  # every weight of a decoder is used
         "report_to": [],
         "disable_tqdm": True,
     }
