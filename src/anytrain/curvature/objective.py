@@ -5,6 +5,7 @@ here. Then curvature is linear algebra: `dot`, `norm` and an operator's `@`.
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Objective:
     parameters: Mapping[str, Tensor]  # leaves; of FSDP2, its DTensors
     loss: Callable[[Batch], Tensor]  # mean over what counts in a batch, nats/token
     batches: Sequence[Batch]
+    moved: Callable[[], None] = lambda: None  # called when the parameters have been set
 
     def __post_init__(self) -> None:
         for name, parameter in self.parameters.items():
@@ -57,11 +59,13 @@ class Objective:
     def of_decoder(cls, model: Decoder, batches: Sequence[Batch]) -> "Objective":
         """The decoder's cross-entropy."""
         parameters = dict(model.named_parameters())
-        return cls(parameters, lambda b: model.loss(b.tokens, b.targets), batches)
+        return cls(
+            parameters, lambda b: model.loss(b.tokens, b.targets), batches, lambda: _let_go(model)
+        )
 
     def on(self, batches: Sequence[Batch]) -> "Objective":
         """The same loss on other batches."""
-        return Objective(self.parameters, self.loss, batches)
+        return Objective(self.parameters, self.loss, batches, self.moved)
 
     @property
     def shares(self) -> list[float]:
@@ -156,6 +160,7 @@ class Objective:
     def _put(self, vector: Tensor) -> None:
         for parameter, value in zip(self.parameters.values(), self.split(vector), strict=True):
             local(parameter).copy_(value)
+        self.moved()
 
     @torch.no_grad()
     def value(self) -> float:
@@ -181,6 +186,15 @@ class Objective:
             dist.all_reduce(loss)
             loss /= dist.get_world_size()
         return float(loss)
+
+
+def _let_go(model: Decoder) -> None:
+    """Have FSDP2 gather parameters again: after a forward pass without a backward one it keeps
+    the outermost module's, and would compute the next loss with what they were."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # a second to import, for who shards nothing
+    for module in model.modules() if fsdp is not None else ():
+        if isinstance(module, fsdp.FSDPModule):
+            module.reshard()
 
 
 def local(tensor: Tensor) -> Tensor:
