@@ -19,7 +19,7 @@ _LONGEST = 2000  # characters of a sentence
 GROUPS: dict[str, tuple[str, ...]] = {
     "Train": ("prepare", "plan", "train", "status", "fork", "doctor"),
     "Release": ("release", "merge", "generate"),
-    "Compare": ("study", "report"),
+    "Compare": ("study", "report", "sharpness"),
     "Theory": ("theory",),
 }
 
@@ -35,6 +35,7 @@ SUMMARIES: dict[str, str] = {
     "generate": "continue a prompt with any weights of a run",
     "study": "schedules compared fairly: tuned, with seeds, at every horizon",
     "report": "validation loss of runs side by side: a table, a page, a picture",
+    "sharpness": "curvature of the held-out loss: traces, eigenvalues, barriers",
     "theory": "linear regression, exactly: rates, sweep, estimate, advise",
 }
 

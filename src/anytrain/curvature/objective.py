@@ -192,7 +192,9 @@ def _let_go(model: Decoder) -> None:
     """Have FSDP2 gather parameters again: after a forward pass without a backward one it keeps
     the outermost module's, and would compute the next loss with what they were."""
     fsdp = sys.modules.get("torch.distributed.fsdp")  # a second to import, for who shards nothing
-    for module in model.modules() if fsdp is not None else ():
+    if fsdp is None:
+        return
+    for module in model.modules():
         if isinstance(module, fsdp.FSDPModule):
             module.reshard()
 

@@ -20,6 +20,7 @@ NEEDS: dict[str, tuple[str, ...]] = {  # verb -> packages, named alike by pip an
     "generate": _TENSORS,
     "study": (*_TRAINER, "pyarrow"),
     "report": ("numpy",),
+    "sharpness": _TENSORS,
     "theory": ("numpy", "numba"),
 }
 
@@ -47,6 +48,7 @@ OPTIONS = (
     Option("study", "submitit", "slurm", "--executor slurm"),
     Option("report", "matplotlib", "report", "--out"),
     Option("report", "plotly", "report", "--live"),
+    Option("sharpness", "matplotlib", "report", "--figure"),
     Option("theory", "matplotlib", "report", "the picture of sweep"),
 )
 
