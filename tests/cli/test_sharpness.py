@@ -1,12 +1,13 @@
 """`anytrain sharpness`: records of tiny runs, going on, paired differences, what is refused."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tiny import Said, cli, write_recipe
+from tiny import Said, cli, steps_kept, write_recipe
 
 FEW = ("--probes", "4", "--tokens", "128-tokens")
 
@@ -38,8 +39,8 @@ def test_all_that_is_measured(run: Path, corpus: Path, tmp_path: Path) -> None:
     """Every option at once; the probes are paired; a record a pair in the file."""
     out = tmp_path / "new" / "s.jsonl"
     found = records(cli(
-        "sharpness", f"{run}:raw", f"{run}:ema25", "--data", corpus, *FEW, "--top", "2", "--density",
-        "--noise", "0.01,0.02", "--slice", "--barrier", "--out", out, "--json",
+        "sharpness", f"{run}:raw", f"{run}:ema25", "--data", corpus, *FEW, "--top", "2",
+        "--density", "--noise", "0.01,0.02", "--slice", "--barrier", "--out", out, "--json",
     ))  # fmt: skip
     raw, average = found
     for made in found:
@@ -67,7 +68,8 @@ def test_all_that_is_measured(run: Path, corpus: Path, tmp_path: Path) -> None:
 def test_the_same_command_goes_on(run: Path, corpus: Path, chat: Path, tmp_path: Path) -> None:
     """What is there is not measured again; what is missing is added; a torn line goes."""
     out = tmp_path / "s.jsonl"
-    words = ("sharpness", f"{run}:raw", f"{run}:ema25", "--data", corpus, chat, *FEW, "--out", out)
+    words = ("sharpness", f"{run}:raw", f"{run}:ema25", "--data", corpus, chat, *FEW,
+             "--context", "32", "--out", out)  # fmt: skip
     first = cli(*words)
     assert first.code == 0, first.err
     whole = out.read_bytes()
@@ -126,8 +128,9 @@ def test_moments_of_a_run_and_their_picture(run: Path, corpus: Path, tmp_path: P
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert f"wrote {picture}" in said.out
     for name in ("raw", "ema25"):
-        assert said.out.count(f":{name} on") == 2
-    assert "difference" in said.out
+        measured = re.findall(rf"^{run}@(\d+):{name} on", said.out, re.M)
+        assert [int(step) for step in measured] == steps_kept(run)
+    assert said.out.count("difference") == 2 * len(steps_kept(run)) - 1
 
 
 @pytest.mark.parametrize(

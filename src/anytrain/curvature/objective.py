@@ -110,7 +110,11 @@ class Objective:
         return float(total)
 
     def norm(self, a: Tensor) -> float:
-        return sqrt(self.dot(a, a))
+        """‖a‖ over all shards, without a copy in fp64 as `dot` makes."""
+        total = torch.linalg.vector_norm(a, dtype=torch.float64).square()
+        if self._sharded:
+            dist.all_reduce(total)
+        return sqrt(float(total))
 
     @property
     def _sharded(self) -> bool:
@@ -174,7 +178,7 @@ class Objective:
             parameter.grad = None
         for share, batch in zip(self.shares, self.batches, strict=True):
             (share * self.loss(batch)).backward()
-        found = self.flat([p.grad for p in self.parameters.values()]).clone()
+        found = self.flat([p.grad for p in self.parameters.values()])  # a copy
         for parameter in self.parameters.values():
             parameter.grad = None
         return found

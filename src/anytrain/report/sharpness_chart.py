@@ -92,7 +92,7 @@ def _ticks(seen: list[float], log: bool) -> tuple[tuple[float, str], ...]:
 
 
 def _finding(ends: Mapping[_LINE, Record], several: bool) -> str:
-    """Which weights are flattest at the end, where that is beyond the probes' error."""
+    """Which weights are flattest at one end of all, where that is beyond the probes' error."""
 
     def name(line: _LINE) -> str:
         return f"{Path(line[0]).name} {line[1]}" if several else line[1]
@@ -101,6 +101,8 @@ def _finding(ends: Mapping[_LINE, Record], several: bool) -> str:
         return float(ends[line]["trace"]["mean"])
 
     flat, sharp = min(ends, key=trace), max(ends, key=trace)
+    if len({end["tokens"] for end in ends.values()}) > 1:
+        return "Curvature of the held-out loss along training"
     if len(ends) < 2 or trace(flat) <= 0 or not isfinite(trace(sharp)):
         return "Curvature of the held-out loss along training"
     apart = change(ends[sharp], ends[flat])
