@@ -26,6 +26,7 @@ NAMES = (
     "gpu",
     "theory",
     "merge",
+    "curvature",
 )
 RUN = "from benchmarks import harness, {name} as it; harness.save(it.rows(), {out!r})"
 

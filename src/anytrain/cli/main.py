@@ -20,7 +20,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Train": ("prepare", "plan", "train", "status", "fork", "doctor"),
     "Release": ("release", "merge", "generate"),
     "Post-train": ("finetune", "evaluate"),
-    "Compare": ("study", "report"),
+    "Compare": ("study", "report", "sharpness"),
     "Theory": ("theory",),
 }
 
@@ -38,6 +38,7 @@ SUMMARIES: dict[str, str] = {
     "evaluate": "any weights on tasks of lm-evaluation-harness, with paired intervals",
     "study": "schedules compared fairly: tuned, with seeds, at every horizon",
     "report": "validation loss of runs side by side: a table, a page, a picture",
+    "sharpness": "curvature of the held-out loss: traces, eigenvalues, barriers",
     "theory": "linear regression, exactly: rates, sweep, estimate, advise",
 }
 

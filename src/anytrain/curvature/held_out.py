@@ -5,11 +5,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from anytrain.curvature.chat import chat
 from anytrain.curvature.objective import Batch
 from anytrain.data.stream import TrainingData
 from anytrain.errors import UserError
 from anytrain.files import read_json
 from anytrain.weights import Weights
+
+
+def read(
+    weights: Weights, data: str | Path, tokens: int, context: int | None = None, size: int = 8
+) -> list[Batch]:
+    """Batches of a prepared directory's held-out part, or of a chat file's rows."""
+    path = Path(data)
+    if path.suffix == ".jsonl" and not path.is_dir():
+        return chat(weights, path, tokens, context, size)
+    return held_out(weights, data, tokens, context, size)
 
 
 def held_out(

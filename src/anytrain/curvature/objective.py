@@ -5,6 +5,7 @@ here. Then curvature is linear algebra: `dot`, `norm` and an operator's `@`.
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Objective:
     parameters: Mapping[str, Tensor]  # leaves; of FSDP2, its DTensors
     loss: Callable[[Batch], Tensor]  # mean over what counts in a batch, nats/token
     batches: Sequence[Batch]
+    moved: Callable[[], None] = lambda: None  # called when the parameters have been set
 
     def __post_init__(self) -> None:
         for name, parameter in self.parameters.items():
@@ -57,11 +59,13 @@ class Objective:
     def of_decoder(cls, model: Decoder, batches: Sequence[Batch]) -> "Objective":
         """The decoder's cross-entropy."""
         parameters = dict(model.named_parameters())
-        return cls(parameters, lambda b: model.loss(b.tokens, b.targets), batches)
+        return cls(
+            parameters, lambda b: model.loss(b.tokens, b.targets), batches, lambda: _let_go(model)
+        )
 
     def on(self, batches: Sequence[Batch]) -> "Objective":
         """The same loss on other batches."""
-        return Objective(self.parameters, self.loss, batches)
+        return Objective(self.parameters, self.loss, batches, self.moved)
 
     @property
     def shares(self) -> list[float]:
@@ -106,7 +110,11 @@ class Objective:
         return float(total)
 
     def norm(self, a: Tensor) -> float:
-        return sqrt(self.dot(a, a))
+        """‖a‖ over all shards, without a copy in fp64 as `dot` makes."""
+        total = torch.linalg.vector_norm(a, dtype=torch.float64).square()
+        if self._sharded:
+            dist.all_reduce(total)
+        return sqrt(float(total))
 
     @property
     def _sharded(self) -> bool:
@@ -156,6 +164,7 @@ class Objective:
     def _put(self, vector: Tensor) -> None:
         for parameter, value in zip(self.parameters.values(), self.split(vector), strict=True):
             local(parameter).copy_(value)
+        self.moved()
 
     @torch.no_grad()
     def value(self) -> float:
@@ -169,7 +178,7 @@ class Objective:
             parameter.grad = None
         for share, batch in zip(self.shares, self.batches, strict=True):
             (share * self.loss(batch)).backward()
-        found = self.flat([p.grad for p in self.parameters.values()]).clone()
+        found = self.flat([p.grad for p in self.parameters.values()])  # a copy
         for parameter in self.parameters.values():
             parameter.grad = None
         return found
@@ -181,6 +190,17 @@ class Objective:
             dist.all_reduce(loss)
             loss /= dist.get_world_size()
         return float(loss)
+
+
+def _let_go(model: Decoder) -> None:
+    """Have FSDP2 gather parameters again: after a forward pass without a backward one it keeps
+    the outermost module's, and would compute the next loss with what they were."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # a second to import, for who shards nothing
+    if fsdp is None:
+        return
+    for module in model.modules():
+        if isinstance(module, fsdp.FSDPModule):
+            module.reshard()
 
 
 def local(tensor: Tensor) -> Tensor:

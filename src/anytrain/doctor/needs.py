@@ -22,6 +22,7 @@ NEEDS: dict[str, tuple[str, ...]] = {  # verb -> packages, named alike by pip an
     "evaluate": _TENSORS,
     "study": (*_TRAINER, "pyarrow"),
     "report": ("numpy",),
+    "sharpness": _TENSORS,
     "theory": ("numpy", "numba"),
 }
 
@@ -54,6 +55,7 @@ OPTIONS = (
     Option("study", "submitit", "slurm", "--executor slurm"),
     Option("report", "matplotlib", "report", "--out"),
     Option("report", "plotly", "report", "--live"),
+    Option("sharpness", "matplotlib", "report", "--figure"),
     Option("theory", "matplotlib", "report", "the picture of sweep"),
 )
 

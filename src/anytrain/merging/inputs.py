@@ -57,7 +57,7 @@ def _inputs(text: str, foreign: bool, stack: ExitStack) -> list[Input]:
     span = weights_span(text)
     if span is not None:
         run = RunDir.open(span.run)
-        return [_of_run(run, found, span.weights or "raw", stack) for found in _within(run, span)]
+        return [_of_run(run, found, span.weights or "raw", stack) for found in within(run, span)]
     name = weights_name(text)
     asked = name.weights if text.endswith(f":{name.weights}") else "raw"
     checkpoint = _in_place(Path(name.run))
@@ -102,7 +102,7 @@ def _in_place(path: Path) -> Checkpoint | None:
     return next((c for c in run.checkpoints() if c.path.name == path.name), None)
 
 
-def _within(run: RunDir, span: WeightsSpan) -> list[Checkpoint]:
+def within(run: RunDir, span: WeightsSpan) -> list[Checkpoint]:
     """The checkpoints of a span; UserError where there are none."""
     checkpoints = run.checkpoints()
     found = [c for c in checkpoints if _at(c, span.start) >= 0 >= _at(c, span.end)]
