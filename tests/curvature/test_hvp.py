@@ -55,11 +55,20 @@ def test_the_two_agree(shape: DecoderShape) -> None:
     assert found.dot(d, product) == pytest.approx(exact, rel=5e-3)
 
 
+LARGE = {
+    "8M": DecoderShape(layers=6, width=256, heads=8, vocab=4096),
+    "27M": DecoderShape(layers=6, width=512, heads=8, vocab=4096),
+    "135M": DecoderShape(
+        layers=30, width=576, heads=9, kv_heads=3, mlp=1536, vocab=49152, tied=True
+    ),  # SmolLM2's
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [256, 512])
-def test_the_two_agree_at_size(width: int) -> None:
-    """Within 0.5% at 8M and 27M weights."""
-    shape = DecoderShape(layers=6, width=width, heads=8, vocab=4096)
+@pytest.mark.parametrize("size", LARGE)
+def test_the_two_agree_at_size(size: str) -> None:
+    """Within 0.5% up to 135M weights."""
+    shape = LARGE[size]
     model = Decoder.seeded(shape, 0)
     found = Objective.of_decoder(model, batches(1, shape.tokens, 2, 64))
     z = found.probe(0)

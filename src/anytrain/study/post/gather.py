@@ -45,8 +45,8 @@ def results(study: PostStudy) -> PostResults:
                 before.append(
                     Pretrained(
                         name, seed, fmean(losses) if losses else None,
-                        trace["trace"] if trace else None,
-                        trace["trace_stderr"] if trace else None,
+                        trace["trace"]["mean"] if trace else None,
+                        trace["trace"]["stderr"] if trace else None,
                     )
                 )  # fmt: skip
     done = sum(study.over(step) for step in study.steps.values())
