@@ -110,6 +110,7 @@ def test_weights_come_back_after_an_error() -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         Difference(broken, step=1e-3).along(found.probe(0))
     assert torch.equal(found.weights(), before)
+    assert all(parameter.grad is None for parameter in found.parameters.values())
 
 
 def test_a_loss_that_has_no_second_derivative() -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
 
+import torch
 from torch import Tensor
 
 from anytrain.curvature.objective import Objective
@@ -105,7 +106,9 @@ def noise(
 
 
 def _scale(objective: Objective, here: Tensor) -> Tensor:
-    """The root mean square of each tensor, at each of its numbers; sharded ones by their part."""
-    return objective.flat(
-        [part.square().mean().sqrt().expand(part.shape) for part in objective.split(here)]
-    )
+    """The root mean square of each tensor, at each of its numbers; of the whole, if it is cut."""
+    parts = objective.split(here)
+    squares = objective.summed(torch.stack([part.double().square().sum() for part in parts]))
+    sizes = [parameter.numel() for parameter in objective.parameters.values()]
+    found = zip(parts, squares.tolist(), sizes, strict=True)
+    return objective.flat([torch.full_like(part, sqrt(total / n)) for part, total, n in found])

@@ -104,17 +104,20 @@ class Objective:
 
     def dot(self, a: Tensor, b: Tensor) -> float:
         """aᵀb over all shards, summed in fp64."""
-        total = a.double() @ b.double()
-        if self._sharded:
-            dist.all_reduce(total)
-        return float(total)
+        return float(self.summed(a.double() @ b.double()))
 
     def norm(self, a: Tensor) -> float:
         """‖a‖ over all shards, without a copy in fp64 as `dot` makes."""
         total = torch.linalg.vector_norm(a, dtype=torch.float64).square()
-        if self._sharded:
-            dist.all_reduce(total)
-        return sqrt(float(total))
+        return sqrt(float(self.summed(total)))
+
+    def summed(self, value: Tensor) -> Tensor:
+        """The sum over the processes that hold one copy of the weights between them."""
+        meshes = (getattr(p, "device_mesh", None) for p in self.parameters.values())
+        mesh = next((mesh for mesh in meshes if mesh is not None), None)
+        if mesh is not None:  # hybrid: replicas lie along its first dimension, shards its last
+            dist.all_reduce(value, group=mesh.get_group(mesh.ndim - 1))
+        return value
 
     @property
     def _sharded(self) -> bool:
@@ -174,14 +177,17 @@ class Objective:
 
     def gradient(self) -> Tensor:
         """Of the mean loss, as a vector; through `backward`, as FSDP2 has no other way."""
+        self._forget()
+        try:
+            for share, batch in zip(self.shares, self.batches, strict=True):
+                (share * self.loss(batch)).backward()
+            return self.flat([p.grad for p in self.parameters.values()])  # a copy
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
         for parameter in self.parameters.values():
             parameter.grad = None
-        for share, batch in zip(self.shares, self.batches, strict=True):
-            (share * self.loss(batch)).backward()
-        found = self.flat([p.grad for p in self.parameters.values()])  # a copy
-        for parameter in self.parameters.values():
-            parameter.grad = None
-        return found
 
     def _whole(self, loss: Tensor) -> float:
         """Of several ranks, the mean: each has its own batches."""
