@@ -39,17 +39,18 @@ def test_words_that_are_none(word: str, sentence: str) -> None:
 
 def test_the_harness_knows_every_task_of_the_suites() -> None:
     """Offline, in its index: the names, and that each of them can have the paper's shots."""
-    from anytrain.posttrain import harness
+    from anytrain.posttrain import harness, index
 
     for name, tasks in SUITES.items():
         for one in tasks:
             found = harness.find(one)
             assert [task.name for task in found] == [one.task], name  # no tag, which is several
             assert found[0].shots == one.shots
-    cot = harness.index().task_index["gsm8k_cot"].cfg
+    cot = index.manager("gsm8k_cot").task_index["gsm8k_cot"].cfg
     assert cot is not None
     assert (cot["num_fewshot"], len(cot["fewshot_config"]["samples"])) == (8, 8)
-    three = harness.index().task_index["bbh_cot_fewshot_navigate"].cfg
+    bbh = "bbh_cot_fewshot_navigate"
+    three = index.manager(bbh).task_index[bbh].cfg
     assert three is not None
     assert three["num_fewshot"] == 3
 
@@ -61,6 +62,18 @@ def test_the_harness_knows_every_task_of_the_suites() -> None:
         harness.find(Asked("arc_esy"))
     with pytest.raises(UserError, match="truthfulqa_mc2:5: the task is defined with 0 shots"):
         harness.find(Asked("truthfulqa_mc2", 5))
+
+
+def test_a_part_of_the_index_has_what_the_whole_has() -> None:
+    """For every task of the suites: the same files, for a group with all that it holds."""
+    from anytrain.posttrain import index
+
+    for name in {one.task for tasks in SUITES.values() for one in tasks}:
+        part, whole = index.manager(name), index.whole()
+        assert len(part.task_index) < len(whole.task_index) / 10
+        for inner in [name, *(n for n in part.task_index if n.startswith(name))]:
+            assert part.task_index[inner].yaml_path == whole.task_index[inner].yaml_path
+            assert part.task_index[inner].tags == whole.task_index[inner].tags
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from anytrain.errors import UserError, nearest
+from anytrain.posttrain import index
 from anytrain.posttrain.suites import Asked
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it narrates
@@ -46,19 +46,13 @@ class Task:
         return self.name if self.shots is None else f"{self.name}:{self.shots}"
 
 
-@cache
-def index() -> TaskManager:
-    """Everything that the installed harness knows; takes seconds, as it reads all of its files."""
-    return TaskManager()
-
-
 def find(asked: Asked) -> list[Task]:
     """The tasks of a name or file; several where the name is a tag, which is no task itself."""
     if (path := asked.path) is not None:
         return [_of_file(path, asked.shots)]
-    known = index().task_index
-    if (entry := known.get(asked.task)) is None:
-        raise UserError(f"the harness has no task {asked.task!r}{nearest(asked.task, known)}")
+    if (entry := index.manager(asked.task).task_index.get(asked.task)) is None:
+        known = nearest(asked.task, index.whole().task_index)
+        raise UserError(f"the harness has no task {asked.task!r}{known}")
     if entry.kind.name == "TAG":
         return [task for name in sorted(entry.tags) for task in find(Asked(name, asked.shots))]
     config = entry.cfg or {}
@@ -121,7 +115,7 @@ def load(task: Task, cache_dir: Path) -> list[Any]:
     """
     try:
         if isinstance(task.spec, str):
-            return list(index().load([task.spec])["tasks"].values())
+            return list(index.manager(task.spec).load([task.spec])["tasks"].values())
         spec = deepcopy(dict(task.spec))
         if spec.get("dataset_path") in ("json", "csv", "parquet", "text"):
             spec["dataset_kwargs"].setdefault("cache_dir", str(cache_dir))
