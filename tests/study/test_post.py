@@ -26,6 +26,9 @@ BASES: dict[str, dict[str, Any]] = {
 }
 
 
+OPTIONS = {"batch": 8, "drop-long": True, "sft.x": True}
+
+
 @pytest.fixture
 def chat(tmp_path: Path) -> Path:
     path = tmp_path / "sums.jsonl"
@@ -48,7 +51,7 @@ def write(folder: Path, corpus: Path, chat: Path, **changed: Any) -> Path:
         "kind": "post-training", "name": "small", "recipe": "tiny.toml",
         "tokens": f"{TOKENS}-tokens", "seeds": [1], "bases": BASES,
         "tasks": {"sums": {"data": str(chat)}},
-        "finetune": {"lr": [1e-3, 1e-2], "settings": {"batch": 8}},
+        "finetune": {"lr": [1e-3, 1e-2], "settings": OPTIONS},
         "sharpness": {"probes": 2, "tokens": "256-tokens"}, **changed,
     }  # fmt: skip
     path = folder / "post.toml"
@@ -69,7 +72,9 @@ def test_the_steps(tmp_path: Path, corpus: Path, chat: Path) -> None:
     tune = study.steps["tune-sums-wso-ema25-s1"]
     assert tune.needs == ("base-wso-s1",)
     assert tune.verbs[0][1].endswith("runs/wso-s1@1024-tokens:ema25")
-    assert tune.verbs[0][-4:] == ("--retention", str(corpus), "--batch", "8")
+    assert tune.verbs[0][-6:] == (
+        "--retention", str(corpus), "--batch", "8", "--drop-long", "sft.x=true"
+    )  # fmt: skip
     assert [step.name for step in study.ready()] == ["base-wso-s1", "base-cosine-10-s1"]
     assert Design(_kept(study)).files() == design.files()
 

@@ -26,7 +26,7 @@ class Outcome:
     seed: int  # of pre-training
     task: str
     lr: float  # chosen on the selection rows
-    scores: tuple[float, ...]  # of each fine-tuning seed, on the report rows; 0 to 1, or −loss
+    scores: tuple[float, ...]  # of each fine-tuning seed, on the report rows; 0 to 1
     tuned: tuple[tuple[float, float | None], ...]  # rate -> selection score; None: diverged
     retention: float | None = None  # loss on pre-training text after it, nats/token
 

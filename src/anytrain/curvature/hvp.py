@@ -72,7 +72,8 @@ class Exact:
         objective = self.objective
         parameters = list(objective.parameters.values())
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
-            first = torch.autograd.grad(objective.loss(batch), parameters, create_graph=True)
+            loss = (objective.plain or objective.loss)(batch)
+            first = torch.autograd.grad(loss, parameters, create_graph=True)
 
             def product(v: Tensor) -> Tensor:
                 along = objective.split(v)

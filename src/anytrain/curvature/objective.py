@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from anytrain.errors import UserError
-from anytrain.models.cross_entropy import IGNORED
+from anytrain.models.cross_entropy import IGNORED, plain_cross_entropy
 from anytrain.models.decoder import Decoder
 
 
@@ -44,6 +44,7 @@ class Objective:
     loss: Callable[[Batch], Tensor]  # mean over what counts in a batch, nats/token
     batches: Sequence[Batch]
     moved: Callable[[], None] = lambda: None  # called when the parameters have been set
+    plain: Callable[[Batch], Tensor] | None = None  # the same loss, for derivatives of derivatives
 
     def __post_init__(self) -> None:
         for name, parameter in self.parameters.items():
@@ -57,15 +58,25 @@ class Objective:
 
     @classmethod
     def of_decoder(cls, model: Decoder, batches: Sequence[Batch]) -> "Objective":
-        """The decoder's cross-entropy."""
+        """The decoder's cross-entropy.
+
+        The fused one makes the head's slopes on its way forward, which a second derivative has to
+        make again: the plain one is 5% of a product faster, and the same number.
+        """
+
+        def plain(b: Batch) -> Tensor:
+            hidden = model.model(b.tokens)  # (B, T, d)
+            return plain_cross_entropy(hidden.flatten(0, 1), model.head, b.targets.flatten())
+
         parameters = dict(model.named_parameters())
         return cls(
-            parameters, lambda b: model.loss(b.tokens, b.targets), batches, lambda: _let_go(model)
-        )
+            parameters, lambda b: model.loss(b.tokens, b.targets), batches,
+            lambda: _let_go(model), plain,
+        )  # fmt: skip
 
     def on(self, batches: Sequence[Batch]) -> "Objective":
         """The same loss on other batches."""
-        return Objective(self.parameters, self.loss, batches, self.moved)
+        return Objective(self.parameters, self.loss, batches, self.moved, self.plain)
 
     @property
     def shares(self) -> list[float]:

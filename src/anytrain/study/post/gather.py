@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from math import exp
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -94,9 +95,12 @@ def _outcomes(
 
 
 def _score(point: Record, part: str, metric: str) -> float:
-    """Higher is better: the share of exact answers, or minus the loss."""
+    """0 to 1: the share of exact answers, or exp(−loss), what a token of them is given on average.
+
+    The geometric mean of the probabilities: a score that is averaged with shares of exact answers.
+    """
     if metric == "loss":
-        return -float(point[f"{part}_loss"])
+        return exp(-float(point[f"{part}_loss"]))
     return float(point[f"{part}_score"])
 
 

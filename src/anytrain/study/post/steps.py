@@ -129,11 +129,15 @@ def _root(design: Design, name: str) -> str:
 
 
 def _options(settings: dict[str, Any]) -> tuple[str, ...]:
-    """`{"batch": 32, "sft.packing": false}` -> --batch 32 sft.packing=false."""
+    """`{"batch": 32, "drop-long": true, "sft.x": true}` -> --batch 32 --drop-long sft.x=true."""
     words: list[str] = []
     for key, value in settings.items():
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        words += [f"{key}={text}"] if "." in key else [f"--{key}", text]
+        if "." in key:
+            words.append(f"{key}={str(value).lower() if isinstance(value, bool) else value}")
+        elif isinstance(value, bool):
+            words += [f"--{key}"] if value else []
+        else:
+            words += [f"--{key}", str(value)]
     return tuple(words)
 
 
