@@ -24,4 +24,13 @@ def results(seeds: tuple[int, ...] = (1, 2, 3)) -> PostResults:
         Pretrained(base, seed, LOSS[base] + 0.02 * seed, TRACE[base] + seed, 2.0)
         for base in KINDS for seed in seeds
     )  # fmt: skip
-    return PostResults("made-up", KINDS, seeds, ("a", "b"), outcomes, before, {}, (10, 10))
+    along = tuple(
+        {
+            "data": "data", "run": f"runs/{base}", "name": "raw", "tokens": tokens,
+            "weights": f"runs/{base}@{tokens}", "batches": "1f", "parameters": 9, "settings": {},
+            "trace": {"mean": trace * tokens, "stderr": 1.0,
+                      "samples": [trace * tokens - 1, trace * tokens + 1]},
+        }
+        for base, trace in TRACE.items() for tokens in (1, 2, 4)
+    )  # fmt: skip
+    return PostResults("made-up", KINDS, seeds, ("a", "b"), outcomes, before, {}, (10, 10), along)

@@ -20,7 +20,7 @@ STATES = {
     "nothing sharp": replace(
         results(), pretrained=tuple(replace(p, trace=None) for p in results().pretrained)
     ),
-    "nothing": replace(results(), outcomes=(), pretrained=(), steps=(0, 10)),
+    "nothing": replace(results(), outcomes=(), pretrained=(), steps=(0, 10), along=()),
     "one base": replace(results(), bases={"wso": "raw"}),
 }
 
@@ -37,8 +37,8 @@ def test_the_page(state: str, tmp_path: Path) -> None:
     charts = {chart.name for part in parts for chart in part.charts}
     expected = {
         "whole": {"score-against-loss", "score-against-trace", "score-differences", "rates-a",
-                  "rates-b", "forgetting"},
-        "nothing": set(), "nothing tuned": set(),
+                  "rates-b", "forgetting", "sharpness"},
+        "nothing": set(), "nothing tuned": {"sharpness"},
     }  # fmt: skip
     assert charts == expected.get(state, charts)
     assert "−0.71 over n = 7" in page or "score-against-trace" not in charts

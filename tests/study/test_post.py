@@ -63,7 +63,10 @@ def test_the_steps(tmp_path: Path, corpus: Path, chat: Path) -> None:
     """Each run once, forks after their trunk, tuning and curvature after what they are of."""
     design = Design(write(tmp_path, corpus, chat))
     study = PostStudy(design, tmp_path / "out")
-    assert len(study.steps) == 4 + 5 + 5  # an average has no step of its own
+    assert len(study.steps) == 4 + 5 + 5 + 3  # an average has no step of its own, nor moments
+    along = study.steps["along-wsd-0"].verbs[0]
+    assert along[1].endswith("runs/wsd-0-s1@1..1024-tokens:raw")
+    assert along[-1].endswith("sharpness/along-wsd-0.jsonl")
     fork = study.steps["base-wsd-0-s1"]
     assert fork.needs == ("base-wso-s1",)
     assert fork.verbs[0][-8:] == (
@@ -150,7 +153,7 @@ def test_a_dry_run_prints_the_commands(tmp_path: Path, corpus: Path, chat: Path)
     said = cli("study", write(tmp_path, corpus, chat), "--out", tmp_path / "out", "--dry-run")
     assert said.code == 0, said.err
     assert "  anytrain finetune " in said.out
-    assert said.out.endswith("0 of 14 steps done\n")
+    assert said.out.endswith("0 of 17 steps done\n")
     assert not (tmp_path / "out").exists()
 
 

@@ -6,11 +6,11 @@ whose rate never decayed are ahead there. Here the seeds are those of pre-traini
 seed are means over its fine-tuning seeds, and differences are paired by seed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 from anytrain.compare.paired import Interval, over_seeds
 from anytrain.compare.student import distribution
@@ -58,6 +58,7 @@ class PostResults:
     pretrained: tuple[Pretrained, ...]
     facts: dict[str, str]
     steps: tuple[int, int] = (0, 0)  # done, of all
+    along: tuple[Mapping[str, Any], ...] = ()  # `anytrain sharpness` at moments of each run
 
     def score(self, base: str, seed: int, task: str) -> float | None:
         found = (o.score for o in self.outcomes

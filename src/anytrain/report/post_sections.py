@@ -19,6 +19,7 @@ from anytrain.compare.post import (
 from anytrain.report.key_figures import KeyFigure
 from anytrain.report.post_charts import differences, forgotten, rates, scatter
 from anytrain.report.sections import Cell, Section, Table, number
+from anytrain.report.sharpness_chart import sharpness_charts
 
 
 def headline(results: PostResults) -> str:
@@ -45,7 +46,8 @@ def key_figures(results: PostResults) -> tuple[KeyFigure, ...]:
 
 def sections(results: PostResults, command: str) -> tuple[Section, ...]:
     """Every part that has something to say."""
-    parts = [_answers(results), *_scores(results), *_sharpness(results), *_rates(results),
+    parts = [_answers(results), *_scores(results), *_sharpness(results), *_along(results),
+             *_rates(results),
              *_lost(results), _published()]  # fmt: skip
     done, count = results.steps
     seeds = ", ".join(map(str, results.seeds))
@@ -140,6 +142,15 @@ def _sharpness(results: PostResults) -> Iterator[Section]:
     table = Table(("base", "trace", "standard error over probes"), tuple(rows),
                   "Trace of the Hessian of the held-out loss")  # fmt: skip
     yield Section("Sharpness", (said,), (chart,), (table,))
+
+
+def _along(results: PostResults) -> Iterator[Section]:
+    """Traces at moments of each run, one pre-training seed."""
+    charts = tuple(sharpness_charts(results.along).values())
+    if charts:
+        yield Section(
+            "Sharpness along training", (f"Of seed {results.seeds[0]}, raw weights.",), charts[:1]
+        )
 
 
 def _rates(results: PostResults) -> Iterator[Section]:

@@ -55,6 +55,8 @@ def results(study: PostStudy) -> PostResults:
         table.name, {name: kind(design, name) for name in table.bases}, tuple(table.seeds),
         tuple(table.tasks), tuple(outcomes), tuple(before), _facts(design),
         (done, len(study.steps)),
+        tuple(record for name in table.bases
+              for record in _lines(study.out / "sharpness" / f"along-{name}.jsonl")),
     )  # fmt: skip
 
 

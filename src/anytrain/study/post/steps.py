@@ -120,6 +120,11 @@ def _uses(design: Design, out: Path, name: str, seed: int) -> Iterator[Step]:
                  "--tokens", measure.tokens, "--out",
                  str(out / "sharpness" / f"{name}-s{seed}.jsonl"))  # fmt: skip
         yield Step(f"sharpness-{name}-s{seed}", (words,), needs)
+        if seed == table.seeds[0] and table.bases[name].way in ("train", "decay", "mid"):
+            span = f"{_run(out, name, seed)}@1..{int(design.ends(name).amount)}-tokens:raw"
+            along = ("sharpness", span, *words[2:-1],
+                     str(out / "sharpness" / f"along-{name}.jsonl"))  # fmt: skip
+            yield Step(f"along-{name}", (along,), needs)
 
 
 def _root(design: Design, name: str) -> str:
