@@ -15,7 +15,7 @@ from anytrain.posttrain.settings import Settings
 from anytrain.posttrain.tokens import IGNORED
 
 
-@pytest.mark.parametrize("shape", ["llama", "own"])
+@pytest.mark.parametrize("shape", ["llama", "own", "tied"])
 def test_the_models_gradients_are_our_decoders(
     shape: str, bases: dict[str, Base], tokenizer: Any
 ) -> None:
