@@ -19,6 +19,7 @@ _LLAMA = DecoderShape(layers=2, width=32, heads=2, vocab=280, context=CONTEXT)
 SHAPES = {
     "llama": _LLAMA,
     "own": replace(_LLAMA, norm="layernorm", activation="gelu", qk_norm=True),
+    "tied": replace(_LLAMA, qk_norm=True, tied=True),
 }
 
 

@@ -33,6 +33,16 @@ def test_equal_rows_are_in_one_part(tmp_path: Path) -> None:
     assert not found["train"] & (found["selection"] | found["report"])
 
 
+def test_what_stands_beside_a_row_does_not_move_it(tmp_path: Path) -> None:
+    """An id, a source, a weight of a message: the same words under two ids are one row."""
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    more = [{**turn, "weight": 1} for turn in said]
+    values = [{"messages": said}, {"id": 1, "messages": said}, {"id": 2, "messages": more}]
+    assert len({row.key for row in read(write_rows(tmp_path / "a", values), "sft")}) == 1
+    texts = [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "b", "source": "c"}]
+    assert len({row.key for row in read(write_rows(tmp_path / "b", texts), "sft")}) == 1
+
+
 def test_a_validation_file_is_held_out_instead(tmp_path: Path) -> None:
     rows = conversations(100)
     train = write_rows(tmp_path / "a", rows[:50])
@@ -64,6 +74,9 @@ def test_the_forms_of_rows(tmp_path: Path) -> None:
     assert texts.answer == lists.answer == tuple(said[1:])
     (pair,) = read(write_rows(tmp_path / "b", preferences(1)), "dpo")
     assert (pair.answer[0]["content"], pair.rejected[0]["content"]) == ("that is", "not by he")
+    given = {"messages": said[:1], "chosen": said[1:], "rejected": "c"}
+    (pair,) = read(write_rows(tmp_path / "c", [given]), "dpo")
+    assert (pair.prompt, pair.answer) == (tuple(said[:1]), tuple(said[1:]))
 
 
 USER, ASSISTANT = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
@@ -86,6 +99,8 @@ USER, ASSISTANT = {"role": "user", "content": "a"}, {"role": "assistant", "conte
         ("sft", {"messages": [USER, ASSISTANT | {"content": None}]}, "content = None; a text"),
         ("dpo", {"prompt": "a", "chosen": "b"}, "has no 'rejected'"),
         ("dpo", {"prompt": "a", "chosen": "b", "rejected": [USER]}, "the last of rejected is"),
+        ("dpo", {"chosen": "a", "rejected": "b"}, "has no 'prompt'"),
+        ("dpo", {"prompt": "a", "chosen": "b", "rejected": "b"}, "rejected are the same"),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path: Path, method: Method, value: Any, says: str) -> None:

@@ -15,7 +15,7 @@ from anytrain.posttrain.settings import Settings
 from anytrain.posttrain.tokens import IGNORED
 
 
-@pytest.mark.parametrize("shape", ["llama", "own"])
+@pytest.mark.parametrize("shape", ["llama", "own", "tied"])
 def test_the_models_gradients_are_our_decoders(
     shape: str, bases: dict[str, Base], tokenizer: Any
 ) -> None:
@@ -96,3 +96,21 @@ def test_columns_of_preferences(tokenizer: Any) -> None:
     assert tokenizer.decode(made["chosen_ids"]) == "that is<|endoftext|>"
     assert tokenizer.decode(made["rejected_ids"]) == "not by he<|endoftext|>"
     assert tokenizer.decode(made["prompt_ids"]).endswith("Assistant:\n")
+
+
+def test_nothing_is_sent_anywhere(
+    bases: dict[str, Base], tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL tells the Hub of every trainer that is made, unless it is asked not to."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _telemetry as telemetry
+
+    sent: list[Any] = []
+    monkeypatch.setattr(telemetry._TELEMETRY_QUEUE, "put", sent.append)
+    monkeypatch.setattr(telemetry, "_start_telemetry_thread", lambda: None)
+    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
+        monkeypatch.setattr(constants, name, False)
+    monkeypatch.delenv("CI", raising=False)
+    tuned(bases["llama"], tokenizer, tmp_path)
+    assert sent == []
+    assert not constants.HF_HUB_DISABLE_TELEMETRY  # nothing else's setting is changed

@@ -73,21 +73,21 @@ class AnytrainForCausalLM(PreTrainedModel, GenerationMixin):
     base_model_prefix = "model"
     _no_split_modules = ["Layer"]  # noqa: RUF012 - transformers' own form
     _supports_sdpa = True
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 
     def __init__(self, config: AnytrainConfig) -> None:
         super().__init__(config)
         shape = config.shape()
         self.model = Backbone(shape)
-        if not shape.tied:
-            self.lm_head = nn.Linear(shape.width, shape.tokens, bias=False)
-        self.post_init()
+        # a module where it is tied too: TRL reads the weight and the bias of a head
+        self.lm_head = nn.Linear(shape.width, shape.tokens, bias=False)
+        self.post_init()  # ties them where the config says so
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.embed_tokens
 
     def get_output_embeddings(self) -> nn.Module:
-        head: nn.Module = self.model.embed_tokens if self.config.tied else self.lm_head
-        return head
+        return self.lm_head
 
     def prepare_inputs_for_generation(  # type: ignore[override]  # called by keywords
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
@@ -104,8 +104,7 @@ class AnytrainForCausalLM(PreTrainedModel, GenerationMixin):
         **_: Any,
     ) -> CausalLMOutput:
         hidden = self.model(input_ids, attention_mask, position_ids).last_hidden_state  # (B, T, d)
-        head = self.get_output_embeddings().get_parameter("weight")  # (V, d)
-        logits = F.linear(hidden, head)  # (B, T, V)
+        logits = self.lm_head(hidden)  # (B, T, V)
         loss = None
         if labels is not None:
             shifted = logits[:, :-1].flatten(0, 1).float()

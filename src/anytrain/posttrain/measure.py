@@ -39,9 +39,21 @@ class Measured:
     correct: bool  # answered exactly (sft); the better answer preferred (dpo)
 
 
-@torch.no_grad()
 def scored(model: Any, texts: Sequence[Encoded]) -> list[Scored]:
-    """Every text, in batches of like lengths."""
+    """Every text; processes share them out, and each has the results of all."""
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    process = PartialState(cpu=not torch.cuda.is_available())
+    count = process.num_processes
+    mine = _scored(model, texts[process.process_index :: count])
+    everyone = gather_object([mine]) if count > 1 else [mine]
+    return [everyone[n % count][n // count] for n in range(len(texts))]
+
+
+@torch.no_grad()
+def _scored(model: Any, texts: Sequence[Encoded]) -> list[Scored]:
+    """In batches of like lengths."""
     model.eval()
     device = next(model.parameters()).device
     vocab = model.get_output_embeddings().weight.shape[0]

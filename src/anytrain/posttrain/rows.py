@@ -1,7 +1,7 @@
 """Conversations and preferences from JSONL, checked row by row, in three parts that stay.
 
-A row's part is a function of its own bytes: adding rows moves none, and equal rows are in one
-part, so nothing that was trained on is measured.
+A row's part is a function of what it says: adding rows moves none, and rows that say the same are
+in one part, whatever else they carry, so nothing that was trained on is measured.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ TRAIN, SELECTION = 0.9, 0.05  # shares of the rows; what is left is for the repo
 _FORMS = {
     "sft": '{"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}]} or '
     '{"prompt": …, "completion": …}',
-    "dpo": '{"prompt": [messages], "chosen": [messages], "rejected": [messages]}',
+    "dpo": '{"prompt" or "messages": [messages], "chosen": [messages], "rejected": [messages]}',
 }
 
 
@@ -116,22 +116,33 @@ def _row(value: Any, where: str, method: Method) -> Row:
     valid = f"valid is {_FORMS[method]}"
     if not isinstance(value, dict):
         raise UserError(f"{where} is no object; {valid}")
-    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    key = hashlib.sha256(canonical.encode()).hexdigest()[:16]
-    names: tuple[str, ...] = ("prompt", "chosen", "rejected")
-    if method == "sft":
-        names = ("messages",) if "messages" in value else ("prompt", "completion")
+    names: tuple[str, ...] = ("messages",) if "messages" in value else ("prompt", "completion")
+    if method == "dpo":
+        given = "prompt" if "prompt" in value or "messages" not in value else "messages"
+        names = (given, "chosen", "rejected")
     for name in names:
         if name not in value:
             raise UserError(f"{where} has no {name!r}; {valid}")
     turns = {name: _messages(value, name, where) for name in names}
+    key = _key({name: value[name] for name in names})
     for name in names[1:] or names:
         _check_answer(turns[name], name, where)
     if method == "dpo":
-        return Row(where, key, turns["prompt"], turns["chosen"], turns["rejected"])
+        if turns["chosen"] == turns["rejected"]:
+            raise UserError(f"{where}: chosen and rejected are the same; two answers are valid")
+        return Row(where, key, turns[names[0]], turns["chosen"], turns["rejected"])
     if "messages" in turns:
         return Row(where, key, (), turns["messages"])
     return Row(where, key, turns["prompt"], turns["completion"])
+
+
+def _key(said: Mapping[str, Any]) -> str:
+    """The hash of what a row says; an id or a source beside it makes no other row of it."""
+    for name, turns in said.items():
+        if isinstance(turns, list):
+            said = {**said, name: [{"role": t["role"], "content": t["content"]} for t in turns]}
+    canonical = json.dumps(said, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def _messages(value: Mapping[str, Any], name: str, where: str) -> tuple[Message, ...]:

@@ -118,7 +118,7 @@ class _AtBase:
         self.windows: Any = None
 
     def point(self, key: Key, phase: Phase) -> None:
-        """One point, if it is not there yet: trained by all processes, measured by the first."""
+        """One point, if it is not there yet: all processes train and measure, the first writes."""
         process = self.sweep.process
         process.wait_for_everyone()
         if key in self.sweep.points.read():
@@ -127,8 +127,7 @@ class _AtBase:
         made: dict[str, Any] = {}
         if key.lr is not None:
             model, made = self._tuned(model, key.lr, key.seed or 0)
-        if process.is_main_process:
-            self._record(model, key, phase, made)
+        self._record(model, key, phase, made)
         process.wait_for_everyone()
 
     def _tuned(self, model: Any, lr: float, seed: int) -> tuple[Any, dict[str, Any]]:
@@ -156,6 +155,7 @@ class _AtBase:
         }
 
     def _record(self, model: Any, key: Key, phase: Phase, made: dict[str, Any]) -> None:
+        """Measure a point; on the first process, write it."""
         model.eval()
         beta = float(self.plan.settings.trl.get("beta", 0.1))
         rows = {
@@ -174,6 +174,8 @@ class _AtBase:
             "retention_loss": self._retention(model),
             "diverged": key.lr is not None and self._diverged(losses["selection"], made),
         }
+        if not self.sweep.process.is_main_process:
+            return
         if key.lr is not None and keeping.keeps(self.plan.keep, phase):
             keeping.keep(self.sweep.points.path / "models" / key.name, model, self.base, point)
         self.sweep.points.add(key, point, rows)
