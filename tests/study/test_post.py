@@ -115,6 +115,15 @@ def test_the_bases_for_real(tmp_path: Path, corpus: Path, chat: Path) -> None:
     before = study.out.joinpath("steps", "base-wso-s1.done").read_text()
     again = PostStudy(design, tmp_path / "out")
     assert not [step for step in again.ready() if step.name.startswith("base-")]
+    # stopped after its fork: it goes on with what is there; another design says what to remove
+    marker = study.steps["base-wsd-0-s1"].marker(study.out)
+    marker.unlink()
+    assert job(study.out, "base-wsd-0-s1") == 0
+    assert marker.is_file()
+    path = study.out / "jobs" / "base-wsd-0-s1.json"
+    path.write_text(path.read_text().replace(study.steps["base-wsd-0-s1"].digest, "another"))
+    with pytest.raises(UserError, match=r"wsd-0-s1 was made by another design; remove it"):
+        job(study.out, "base-wsd-0-s1")
     changed = Design(write(tmp_path, corpus, chat, tokens=f"{TOKENS + PER_STEP}-tokens"))
     longer = PostStudy(changed, tmp_path / "out")
     assert "base-wso-s1" in [step.name for step in longer.ready()]

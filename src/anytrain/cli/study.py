@@ -69,14 +69,30 @@ def job(out: Path, name: str) -> int:
         from anytrain.study.work import work
 
         return work(out, name)
+    begun, done = (out / "steps" / f"{name}.{word}" for word in ("begun", "done"))
+    same = begun.is_file() and begun.read_text(encoding="utf-8").strip() == told["digest"]
     for words in told["verbs"]:
-        print(f"anytrain {' '.join(words)}", flush=True)
-        if code := main(words):
-            return code
-    marker = out / "steps" / f"{name}.done"
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(marker, told["digest"] + "\n")
+        if not _there(words, same):
+            begun.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(begun, told["digest"] + "\n")
+            print(f"anytrain {' '.join(words)}", flush=True)
+            if code := main(words):
+                return code
+    write_atomic(done, told["digest"] + "\n")
     return 0
+
+
+def _there(words: list[str], same: bool) -> bool:
+    """Whether what a verb makes at once is there; the others go on by themselves.
+
+    Raises UserError where it is there and was made by another design.
+    """
+    if words[0] not in ("fork", "merge"):
+        return False
+    made = Path(words[words.index("--out") + 1])
+    if made.exists() and not same:
+        raise UserError(f"{made} was made by another design; remove it to make it again")
+    return made.exists()
 
 
 def _kind(path: Path) -> object:

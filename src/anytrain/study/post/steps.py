@@ -12,7 +12,9 @@ from typing import Any
 from anytrain.grammar import Quantity
 from anytrain.study.jobs import digest
 from anytrain.study.post.design import Base, Design
+from anytrain.study.work import STOPPED
 
+_PREEMPTED = ("--preempted-exit-code", str(STOPPED))  # stopped by a signal is not done
 _KEPT = 8  # checkpoints of a run, evenly: what is merged, and where sharpness is measured
 
 
@@ -72,7 +74,15 @@ def _base(design: Design, out: Path, name: str, base: Base, seed: int) -> Iterat
     label = f"base-{name}-s{seed}"
     if base.way == "train":
         file = out / "recipes" / f"{name}-s{seed}.toml"
-        train = ("train", str(file), "--run", str(run), "--until", str(end))
+        train: tuple[str, ...] = (
+            "train",
+            str(file),
+            "--run",
+            str(run),
+            "--until",
+            str(end),
+            *_PREEMPTED,
+        )
         yield Step(label, (train,), cost=end.amount)
         return
     of = f"base-{base.of}-s{seed}"
@@ -83,8 +93,8 @@ def _base(design: Design, out: Path, name: str, base: Base, seed: int) -> Iterat
                  str(base.merge), "--out", weights(design, out, name, seed))  # fmt: skip
         yield Step(label, (merge,), (of,))
     elif base.way != "average":
-        yield Step(label, (_fork(base, trunk, run, end), ("train", "--run", str(run), "--until",
-                   str(end))), (of,), cost=end.amount)  # fmt: skip
+        train = ("train", "--run", str(run), "--until", str(end), *_PREEMPTED)
+        yield Step(label, (_fork(base, trunk, run, end), train), (of,), cost=end.amount)
 
 
 def _fork(base: Base, trunk: Path, run: Path, end: Quantity) -> tuple[str, ...]:
