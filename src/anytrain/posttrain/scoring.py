@@ -20,6 +20,7 @@ import transformers
 from lm_eval.models.huggingface import HFLM
 
 from anytrain.errors import UserError
+from anytrain.models.modeling_anytrain import AnytrainForCausalLM
 from anytrain.posttrain.harness import Task
 
 PRIMARY = ("acc_norm", "acc", "exact_match", "f1")
@@ -73,13 +74,12 @@ class Model(HFLM):
 
 
 def open_model(folder: Path, name: str, own_code: bool, device: str, batch: int) -> Model:
-    """The model of a directory; code in it is run only where `own_code`: we have written it."""
+    """The model of a directory; no code in it is run: of `own_code` the package has a copy."""
     transformers.logging.set_verbosity_error()  # what is too long is counted here
     tokenizer = open_tokenizer(folder, name)
     try:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, trust_remote_code=own_code, dtype="auto", local_files_only=True
-        )
+        kind: Any = AnytrainForCausalLM if own_code else transformers.AutoModelForCausalLM
+        model: Any = kind.from_pretrained(folder, dtype="auto", local_files_only=True)
         return Model(pretrained=model.to(torch.device(device)), tokenizer=tokenizer,
                      batch_size=batch)  # fmt: skip
     except (RuntimeError, AssertionError) as error:  # torch's word for a device that is not there
