@@ -28,13 +28,13 @@ def scatter(results: PostResults, what: Literal["loss", "trace"]) -> Chart | Non
     found = correlation(results, what)
     said = ""
     if found is not None:
-        said = f"r = {found.r:+.2f} over {found.n} bases" + (
+        said = f": r = {found.r:+.2f} over {found.n} bases" + (
             f", p = {found.p:.2f}" if found.p is not None else ""
         )
     x = {"loss": "pre-training loss, nats/token", "trace": "trace of the Hessian"}[what]
     return Chart(
         f"score-against-{what}",
-        f"Score after fine-tuning against {'loss' if what == 'loss' else 'sharpness'}: {said}",
+        f"Score after fine-tuning against {'loss' if what == 'loss' else 'sharpness'}{said}",
         Axis(x, log=what == "trace" and min(p.x for p in points) > 0),
         Axis("mean score after fine-tuning, %"),
         tuple(_dot(results, point) for point in points),

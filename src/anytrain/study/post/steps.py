@@ -15,7 +15,7 @@ from anytrain.study.post.design import Base, Design
 from anytrain.study.work import STOPPED
 
 _PREEMPTED = ("--preempted-exit-code", str(STOPPED))  # stopped by a signal is not done
-_KEPT = 8  # checkpoints of a run, evenly: what is merged, and where sharpness is measured
+_KEPT = 8  # checkpoints of a run, evenly, and over a span that is merged
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,10 @@ def recipe_files(design: Design, out: Path) -> Iterator[tuple[Path, str]]:
             made = design.recipe(name, seed).table()
             end = design.ends(name).amount
             at = {round(end * k / _KEPT) for k in range(1, _KEPT + 1)}
+            at |= {round(end * (1 - other.span * k / _KEPT))
+                   for other in design.table.bases.values()
+                   if other.of == name and other.merge is not None
+                   for k in range(_KEPT + 1)}  # fmt: skip
             at |= {round(end * (1 - float(other.cooldown)))
                    for other in design.table.bases.values()
                    if other.of == name and other.cooldown is not None}  # fmt: skip
