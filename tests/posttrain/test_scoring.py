@@ -214,3 +214,18 @@ def test_what_cannot_fit_the_context(tmp_path: Path) -> None:
     wide = choice_task(rows, "wide", tmp_path)
     with pytest.raises(UserError, match="an answer has 41 tokens; 32 fit"):
         evaluate([str(model)], [str(wide)], tmp_path / "out", Settings())
+
+
+def test_the_batch_is_what_memory_takes() -> None:
+    """Four fp32 copies of the logits of whole contexts, in 4 GB on a CPU."""
+    from types import SimpleNamespace
+
+    from anytrain.posttrain.scoring import fitting
+
+    def batch(vocab: int, context: int) -> int:
+        config = SimpleNamespace(vocab_size=vocab, max_position_embeddings=context)
+        return fitting(SimpleNamespace(config=config, device=torch.device("cpu")))
+
+    assert batch(280, 128) == 64
+    assert batch(50_000, 1024) == 4  # 0.82 GB each
+    assert batch(128_256, 2048) == 1  # 4.2 GB

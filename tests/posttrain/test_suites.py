@@ -22,6 +22,23 @@ def test_words_are_tasks() -> None:
     assert asked(["gsm8k:8"])[0].path is None
 
 
+def test_shots_for_tasks_that_say_none() -> None:
+    assert asked(["arc_easy", "gsm8k:8", "my/task.yaml"], shots=2) == [
+        Asked("arc_easy", 2), Asked("gsm8k", 8), Asked("my/task.yaml", 2)
+    ]  # fmt: skip
+    assert asked(["wso-sft-mid"], shots=2) == list(SUITES["wso-sft-mid"])
+
+
+def test_a_folder_is_its_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no \.yaml file is in this folder"):
+        asked([f"{tmp_path}/"])
+    for name in ("b.yaml", "a.yml", "data.jsonl"):
+        (tmp_path / name).touch()
+    files = [str(tmp_path / name) for name in ("a.yml", "b.yaml")]
+    assert asked([f"{tmp_path}/"]) == [Asked(file) for file in files]
+    assert asked([f"{tmp_path}:3"]) == [Asked(file, 3) for file in files]
+
+
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
@@ -30,6 +47,7 @@ def test_words_are_tasks() -> None:
         ("arc_easy:-1", "'-1' is no number of shots"),
         (":5", "NAME:5 is valid"),
         ("wso-sft:5", "wso-sft has its own numbers of shots"),
+        ("no/such/folder", "no such folder"),
     ],
 )
 def test_words_that_are_none(word: str, sentence: str) -> None:

@@ -24,14 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", nargs="+",
                         help="RUN[@WHEN][:WEIGHTS] or a Hugging Face directory")  # fmt: skip
     parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK",
-                        help="suites, NAME, NAME:SHOTS, FILE.yaml; commas or spaces")  # fmt: skip
+                        help="suite, NAME, NAME:SHOTS, FILE.yaml, FOLDER/; or commas")  # fmt: skip
     parser.add_argument("--out", type=Path, help="a directory for records; absent: none are kept")
+    parser.add_argument("--shots", type=int, help="of tasks that are named without a number")
     parser.add_argument("--limit", type=int, help="the first documents of each task only")
     parser.add_argument("--chat", action="store_true", help="apply the chat template")
     parser.add_argument("--offline", action="store_true", help="data on this machine only")
     parser.add_argument("--instructions", type=Path, metavar="FILE",
                         help="answer these in AlpacaEval's format; bring a judge")  # fmt: skip
-    parser.add_argument("--batch", type=int, default=16, help="requests at a time")
+    parser.add_argument("--batch", type=int, help="requests at a time; default: by memory")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: the GPU where there is one")
     parser.add_argument("--json", action="store_true")
 
@@ -49,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
     from anytrain.posttrain.instructions import Instructions
     from anytrain.posttrain.tasks import Settings, evaluate
 
-    settings = Settings(args.limit, args.chat, args.offline, args.batch, args.device)
+    settings = Settings(
+        args.limit, args.chat, args.offline, args.batch, shots=args.shots, device=args.device
+    )
     with _folder(args.out) as out:
         also = args.instructions and Instructions.read(args.instructions, out, args.chat)
         records = evaluate(args.weights, args.tasks, out, settings, _say, also)

@@ -24,6 +24,7 @@ from anytrain.models.modeling_anytrain import AnytrainForCausalLM
 from anytrain.posttrain.harness import Task
 
 PRIMARY = ("acc_norm", "acc", "exact_match", "f1")
+_CPU = 4 * 10**9  # bytes of logits
 SEED = 1234  # of the choice of solved examples
 
 Record = dict[str, Any]
@@ -73,17 +74,31 @@ class Model(HFLM):
         return super().generate_until(requests, *rest, **named)
 
 
-def open_model(folder: Path, name: str, own_code: bool, device: str, batch: int) -> Model:
+def open_model(folder: Path, name: str, own_code: bool, device: str, batch: int | None) -> Model:
     """The model of a directory; no code in it is run: of `own_code` the package has a copy."""
     transformers.logging.set_verbosity_error()  # what is too long is counted here
     tokenizer = open_tokenizer(folder, name)
     try:
         kind: Any = AnytrainForCausalLM if own_code else transformers.AutoModelForCausalLM
         model: Any = kind.from_pretrained(folder, dtype="auto", local_files_only=True)
-        return Model(pretrained=model.to(torch.device(device)), tokenizer=tokenizer,
-                     batch_size=batch)  # fmt: skip
+        model = model.to(torch.device(device))
+        return Model(pretrained=model, tokenizer=tokenizer, batch_size=batch or fitting(model))
     except (RuntimeError, AssertionError) as error:  # torch's word for a device that is not there
         raise UserError(f"{name} cannot be loaded on device {device!r}: {error}") from error
+
+
+def fitting(model: Any) -> int:
+    """Requests at a time, from 1 to 64: logits of whole contexts take half of a GPU's free memory.
+
+    Four copies are there at once, at most in fp32: logits, in fp32, log-softmax, a scratch. On a
+    CPU, whose memory is not the model's alone, they take 4 GB.
+    """
+    free = _CPU
+    if model.device.type == "cuda":
+        free = torch.cuda.mem_get_info(model.device)[0] // 2
+    config = model.config
+    vocab, context = int(config.vocab_size), int(config.max_position_embeddings)
+    return max(1, min(64, free // (4 * 4 * vocab * context)))
 
 
 def open_tokenizer(folder: Path, name: str) -> Any:

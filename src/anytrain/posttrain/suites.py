@@ -7,11 +7,13 @@ paper gives no number for after mid-training have 0 shots, as after pre-training
 judge and is no task of the harness: see `instructions.py`.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anytrain.errors import UserError
+
+_YAML = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Asked:
     @property
     def path(self) -> Path | None:
         """The file, where a file is named."""
-        return Path(self.task) if self.task.endswith((".yaml", ".yml")) else None
+        return Path(self.task) if self.task.endswith(_YAML) else None
 
 
 def _at(shots: int, *tasks: str) -> tuple[Asked, ...]:
@@ -54,10 +56,17 @@ SUITES: dict[str, tuple[Asked, ...]] = {
 }
 
 
-def asked(words: Sequence[str]) -> list[Asked]:
-    """The tasks of words such as `wso-pretrain,gsm8k:8` and `my/task.yaml`, each of them once."""
-    texts = [text for word in words for text in word.split(",")]
-    found: Iterable[Asked] = (a for text in texts for a in _of(text.strip(), words))
+def asked(words: Sequence[str], shots: int | None = None) -> list[Asked]:
+    """The tasks of words such as `wso-pretrain,gsm8k:8`, `my/task.yaml` and `my/tasks/`, once each.
+
+    `shots` is for those that are asked for by themselves and without a number.
+    """
+    texts = [text.strip() for word in words for text in word.split(",")]
+    found: list[Asked] = []
+    for text in texts:
+        single = text not in SUITES
+        found += (replace(one, shots=shots) if single and one.shots is None else one
+                  for one in _of(text, words))  # fmt: skip
     return list(dict.fromkeys(found))
 
 
@@ -69,9 +78,21 @@ def _of(text: str, words: Sequence[str]) -> tuple[Asked, ...]:
         return SUITES[text]
     name, colon, shots = text.rpartition(":")
     if not colon:
-        return (Asked(text),)
+        return _files(text, None) or (Asked(text),)
     if name in SUITES:
         raise UserError(f"--tasks {text}: {name} has its own numbers of shots; {name} is valid")
     if not name or not shots.isascii() or not shots.isdigit():
         raise UserError(f"--tasks {text}: {shots!r} is no number of shots; NAME:5 is valid")
-    return (Asked(name, int(shots)),)
+    return _files(name, int(shots)) or (Asked(name, int(shots)),)
+
+
+def _files(name: str, shots: int | None) -> tuple[Asked, ...]:
+    """The YAML files of a folder, which has a / in its name; () where it is not a folder's name."""
+    if "/" not in name or name.endswith(_YAML):
+        return ()
+    if not (folder := Path(name)).is_dir():
+        raise UserError(f"--tasks {name}: no such folder; a folder or a YAML file is valid")
+    found = sorted(path for path in folder.iterdir() if path.name.endswith(_YAML))
+    if not found:
+        raise UserError(f"--tasks {name}: no .yaml file is in this folder")
+    return tuple(Asked(str(path), shots) for path in found)

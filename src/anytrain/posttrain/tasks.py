@@ -45,14 +45,17 @@ class Settings:
     limit: int | None = None  # documents of each task, the first ones; None: all
     chat: bool = False  # questions inside the tokenizer's chat template
     offline: bool = False  # data from this machine only
-    batch: int = 16  # requests at a time
+    batch: int | None = None  # requests at a time; None: what memory takes
     device: str | None = None  # None: the GPU where there is one
+    shots: int | None = None  # of tasks asked for without a number; None: their own
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} {value}; 1 or more is valid")
+        if self.shots is not None and self.shots < 0:
+            raise UserError(f"--shots {self.shots}; 0 or more is valid")
 
     @property
     def place(self) -> str:
@@ -112,7 +115,7 @@ def evaluate(
     """
     sitting = Sitting(out, settings, say)
     with without_network(settings.offline), ExitStack() as stack:
-        tasks = _distinct([task for one in asked(words) for task in find(one)])
+        tasks = _distinct([task for one in asked(words, settings.shots) for task in find(one)])
         candidates = [stack.enter_context(opened(name)) for name in names]
         _check(candidates, settings)
         done = sitting.done()
