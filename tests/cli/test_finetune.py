@@ -166,6 +166,26 @@ def test_a_rate_that_diverges_is_recorded_and_not_chosen(
     assert not (out / "models").exists()
 
 
+def test_answers_can_be_chosen_instead_of_written(base: Path, chat: Path, tmp_path: Path) -> None:
+    """Five answers; the choice is the score that is shown and that the rate is chosen by."""
+    words = ("the", "and", "for", "was", "his")
+    rows = [{"prompt": f"{n} {words[n % 5]}", "completion": words[n % 5]} for n in range(200)]
+    data, out = tmp_path / "chat.jsonl", tmp_path / "sweep"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ("--lr", "1e-4,1e-2", "--seeds", "1", "--batch", "4", "--metric", "choice")
+    said = cli("finetune", base, "--data", data, "--out", out, "--epochs", "4", *options)
+    assert said.code == 0, said.err
+    assert "choice" in said.out
+    assert "exact_match" not in said.out
+    scores = {p["lr"]: p["selection_score"] for p in points(out) if p["phase"] == "tune"}
+    assert points(out)[-1]["lr"] == 1e-2
+    assert scores[1e-2] > max(0.5, scores[1e-4])
+    said = cli("finetune", base, "--data", chat, "--out", tmp_path / "b", *options)
+    assert said.code == 2
+    assert "3 different answers are held out" in said.err
+    assert not (tmp_path / "b").exists()
+
+
 def test_dpo_from_a_fine_tuned_model(swept: Path, tmp_path: Path) -> None:
     """What a sweep kept is a base like any other, its template included."""
     pairs = [{"prompt": f"{n}", "chosen": "that", "rejected": "not"} for n in range(120)]

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="sft", choices=("sft", "dpo"))
     parser.add_argument("--lr", default="1e-5,3e-5,1e-4,3e-4", metavar="RATE,RATE,…")
     parser.add_argument("--seeds", type=int, default=3, help="at the chosen rate; 3 if absent")
-    parser.add_argument("--metric", choices=("exact_match", "accuracy", "loss"),
+    parser.add_argument("--metric", choices=("exact_match", "choice", "accuracy", "loss"),
                         help="chooses the rate; exact_match, for dpo accuracy")  # fmt: skip
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch", type=int, default=128, help="rows a step; 128 if absent")
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
             sweep = begun()
             points.begin(_common(args, sweep.plan.settings))
         sweep.run()
-        _end(args, points)
+        _end(args, points, sweep.plan.settings)
     return 0
 
 
@@ -134,7 +134,7 @@ def _settings(args: argparse.Namespace) -> "Settings":
     method = next(name for name in get_args(Method) if name == args.method)
     return Settings(
         method,
-        args.metric or SCORES[method],
+        args.metric or SCORES[method][0],
         args.epochs,
         args.batch,
         args.warmup,
@@ -144,15 +144,14 @@ def _settings(args: argparse.Namespace) -> "Settings":
     )
 
 
-def _end(args: argparse.Namespace, points: "Points") -> None:
+def _end(args: argparse.Namespace, points: "Points", settings: "Settings") -> None:
     """The table, on the disk and on the screen."""
     from anytrain.compare import finetuned
-    from anytrain.files import read_json, write_atomic
+    from anytrain.files import write_atomic
     from anytrain.posttrain.points import chosen
-    from anytrain.posttrain.settings import SCORES
 
     known = points.read()
-    metric = read_json(args.out / "finetune.json")["metric"]
+    metric = settings.metric
     best = {base: chosen(known, base, metric) for base in {key.base: None for key in known}}
     rows = finetuned.table(list(known.values()), best)
     write_atomic(args.out / "table.csv", finetuned.as_csv(rows))
@@ -160,5 +159,5 @@ def _end(args: argparse.Namespace, points: "Points") -> None:
         made: dict[str, Any] = {"out": str(args.out), "chosen": best, "rows": rows}
         print(json.dumps(made))
         return
-    lines = finetuned.shown(rows, SCORES[args.method])
+    lines = finetuned.shown(rows, settings.score)
     print("\n".join(["", *lines, "", *finetuned.at_the_edge(rows, best), f"wrote {args.out}"]))

@@ -36,7 +36,7 @@ class Measured:
     key: str  # of the row
     loss: float  # nats, of all its learnt tokens (sft); −log σ(margin) (dpo)
     tokens: int  # that the loss is divided by: learnt tokens (sft), 1 (dpo)
-    correct: bool  # answered exactly (sft); the better answer preferred (dpo)
+    correct: bool  # answered exactly, or chosen (sft); the better answer preferred (dpo)
 
 
 def scored(model: Any, texts: Sequence[Encoded]) -> list[Scored]:
@@ -98,9 +98,10 @@ def measured(
     """Every row; `reference` holds, for DPO, the base's log-ratio of the two answers of each."""
     answers = scored(model, [row.answer for row in rows])
     if not reference:
+        right = picked(model, rows) or [one.right for one in answers]
         return [
-            Measured(row.row.key, one.nats, one.tokens, one.right)
-            for row, one in zip(rows, answers, strict=True)
+            Measured(row.row.key, one.nats, one.tokens, correct)
+            for row, one, correct in zip(rows, answers, right, strict=True)
         ]
     made = []
     ratios = log_ratios(model, rows, answers)
@@ -108,6 +109,13 @@ def measured(
         margin = beta * (ratio - before)  # arXiv:2305.18290, equation 7
         made.append(Measured(row.row.key, _softplus(-margin), 1, margin > 0))
     return made
+
+
+def picked(model: Any, rows: Sequence[EncodedRow]) -> list[bool]:
+    """Whether the right choice of every row, its first, is the likeliest per byte; [] without."""
+    found = iter(scored(model, [choice.text for row in rows for choice in row.choices]))
+    per_byte = [[next(found).nats / choice.size for choice in row.choices] for row in rows]
+    return [nats[0] < min(nats[1:]) for nats in per_byte if nats]
 
 
 def log_ratios(

@@ -12,7 +12,8 @@ from anytrain.posttrain.rows import Method
 
 Keep = Literal["chosen", "all", "none"]
 
-SCORES: dict[Method, str] = {"sft": "exact_match", "dpo": "accuracy"}  # higher is better
+# higher is better; the first is the score where the loss chooses the rate
+SCORES: dict[Method, tuple[str, ...]] = {"sft": ("exact_match", "choice"), "dpo": ("accuracy",)}
 
 # TRL's settings that a sweep makes itself; another value would make the points incomparable.
 _OURS = {
@@ -30,7 +31,7 @@ class Settings:
     """Everything that decides a point but its base, its rate and its seed."""
 
     method: Method
-    metric: str  # "exact_match" (sft), "accuracy" (dpo) or "loss": chooses the rate
+    metric: str  # a score of the method or "loss": chooses the rate
     epochs: int = 1
     batch: int = 128  # conversations, or preferences, a step
     warmup: int = 100  # steps, at most a tenth of the run
@@ -41,17 +42,21 @@ class Settings:
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
             raise UserError(f"--method {self.method}: sft and dpo are valid")
-        valid = (SCORES[self.method], "loss")
+        valid = (*SCORES[self.method], "loss")
         if self.metric not in valid:
             raise UserError(
-                f"--metric {self.metric}: with --method {self.method}, {' and '.join(valid)} "
-                "are valid"
+                f"--metric {self.metric}: with --method {self.method}, {', '.join(valid)} are valid"
             )
         for name, least in (("epochs", 1), ("batch", 1), ("warmup", 0), ("micro_batch", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 option = name.replace("_", "-")
                 raise UserError(f"--{option} {value}; a whole number of {least} or more is valid")
+
+    @property
+    def score(self) -> str:
+        """What the share of correct rows is called."""
+        return SCORES[self.method][0] if self.metric == "loss" else self.metric
 
     def as_json(self) -> dict[str, Any]:
         """What has to be the same for a sweep to go on."""

@@ -16,6 +16,7 @@ from anytrain.errors import UserError
 from anytrain.files import sha256
 from anytrain.posttrain import keeping, measure, tuner
 from anytrain.posttrain.bases import Base
+from anytrain.posttrain.choices import with_choices
 from anytrain.posttrain.points import Key, Phase, Point, Points, chosen
 from anytrain.posttrain.quiet import quiet
 from anytrain.posttrain.rows import PARTS, Part, Rows
@@ -88,7 +89,10 @@ class Sweep:
 
     def _read_by(self, tokenizer: Any) -> Encoded:
         with quiet():  # of rows past the context this verb speaks itself
-            return {p: [encode(row, tokenizer) for row in self.plan.rows[p]] for p in PARTS}
+            found = {p: [encode(row, tokenizer) for row in self.plan.rows[p]] for p in PARTS}
+            if self.plan.settings.metric == "choice":
+                found |= {p: with_choices(self.plan.rows[p], tokenizer) for p in HELD}
+            return found
 
     def _without(self, found: dict[str, Encoded], long: dict[str, str]) -> dict[str, Encoded]:
         count = sum(row.key in long for rows in self.plan.rows.values() for row in rows)

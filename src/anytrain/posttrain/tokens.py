@@ -38,17 +38,28 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One of several answers to the same question."""
+
+    text: Encoded
+    size: int  # bytes of the answer
+
+
+@dataclass(frozen=True)
 class EncodedRow:
-    """A row as tokens; `rejected` is there for DPO."""
+    """A row as tokens; `rejected` is there for DPO, `choices` (the right one first) if scored."""
 
     row: Row
     answer: Encoded
     rejected: Encoded | None = None
+    choices: tuple[Choice, ...] = ()
 
     @property
     def longest(self) -> int:
         """Tokens."""
-        return max(len(self.answer.ids), len(self.rejected.ids) if self.rejected else 0)
+        others = [self.rejected] if self.rejected else []
+        others += [choice.text for choice in self.choices]
+        return max(len(text.ids) for text in (self.answer, *others))
 
 
 def encode(row: Row, tokenizer: Any) -> EncodedRow:

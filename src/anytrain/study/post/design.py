@@ -112,7 +112,7 @@ class Task:
     """Chat rows to fine-tune on, and what says how well that went."""
 
     data: str  # a JSONL file
-    metric: Literal["exact_match", "loss"] = "exact_match"
+    metric: Literal["exact_match", "choice", "loss"] = "exact_match"
     settings: dict[str, Any] = field(
         default_factory=dict
     )  # of `anytrain finetune`: option -> value
