@@ -42,7 +42,8 @@ averages = Averages(model, {"ema25": AnytimeEma(25), "ema5": AnytimeEma(5)})
 attach(averages, optimizer)
 
 def state():
-    return {"model": get_model_state_dict(model), "optimizer": get_optimizer_state_dict(model, optimizer)}
+    return {"model": get_model_state_dict(model),
+            "optimizer": get_optimizer_state_dict(model, optimizer)}
 
 def plain():  # a file each: what a process holds of the averages, and counters
     return f"{folder}/rank{rank}.pt"
