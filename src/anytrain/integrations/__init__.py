@@ -1,0 +1,1 @@
+"""Schedules and averages inside other people's trainers, a module for each."""
