@@ -72,18 +72,25 @@ def test_a_training_that_is_extended_is_one_that_never_stopped(tmp_path: Path) -
     assert one["rate"] == expected(20)
 
 
-def test_an_average_is_the_sum_that_its_rule_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_an_average_is_the_sum_that_its_rule_says(tmp_path: Path, compiled: bool) -> None:
+    """And the next process goes on with it: what compiling renames is found again."""
     seen = Iterates()
-    made = trainer(tmp_path, callbacks=[seen], gradient_accumulation_steps=3, save_strategy="no")
+    settings = {"gradient_accumulation_steps": 3, "torch_compile": compiled}
+    made = trainer(tmp_path, callbacks=[seen], **settings)
     made.train()
     assert len(seen.seen) == 11  # one a step of three batches
     for name, spec in RULES.items():
         mass = rules.weights(rules.rule(spec), 10)
+        assert np.count_nonzero(mass) >= 10
         for key, average in made.anytime.averages.tensors[name].items():
             by_hand = sum(m * w[key].double() for m, w in zip(mass, seen.seen, strict=True))
             torch.testing.assert_close(average.double(), by_hand, atol=1e-6, rtol=0)
-    mass = rules.weights(rules.rule("uniform"), 10)
-    assert np.count_nonzero(mass) == 10
+    losses = [value for key, value in made.evaluate().items() if key.endswith("_loss")]
+    assert len(set(losses)) == 3
+    on = trainer(tmp_path, net=model(seed=1), **settings)
+    on.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert same(averages(on)["ema2"], averages(made)["ema2"])
 
 
 def test_neither_averages_nor_evaluating_change_a_bit_of_the_training(tmp_path: Path) -> None:
@@ -291,23 +298,6 @@ def test_what_is_unfrozen_later_is_an_error(tmp_path: Path) -> None:
     made = trainer(tmp_path, net=net, callbacks=[Unfreezing()])
     with pytest.raises(RuntimeError, match=r"lm_head.weight was frozen when its averages began"):
         made.train()
-
-
-@pytest.mark.slow
-def test_compiled_models_are_averaged(tmp_path: Path) -> None:
-    compiled = trainer(tmp_path / "compiled", torch_compile=True, eval_strategy="steps")
-    compiled.train()
-    plain = trainer(tmp_path / "plain", eval_strategy="steps")
-    plain.train()
-    for name, tensors in averages(plain).items():
-        assert averages(compiled)[name].keys() == tensors.keys()
-        for key, tensor in tensors.items():
-            torch.testing.assert_close(averages(compiled)[name][key], tensor, atol=1e-2, rtol=0)
-    last = compiled.evaluate()
-    assert len({last["eval_loss"], last["eval_ema2_loss"], last["eval_uniform_loss"]}) == 3
-    on = trainer(tmp_path / "compiled", torch_compile=True, net=model(seed=1))
-    on.train(resume_from_checkpoint=str(tmp_path / "compiled" / "checkpoint-5"))
-    assert on.anytime.averages.t == 10
 
 
 # --- files -----------------------------------------------------------------------------------
