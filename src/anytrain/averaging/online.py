@@ -143,7 +143,7 @@ class Averages:
 
     def add(self, name: str, rule: Rule) -> None:
         """Begin one more average as a copy of the present weights, labelled with the present t."""
-        self._require_raw(f"add {name!r}")
+        self.require_raw(f"add {name!r}")
         if name in self.rules or name in ("raw", "best", "schedule_free"):
             raise ValueError(f"average {name!r}: the name is taken; any other is valid")
         if not name or set(name) & set(":@/ "):
@@ -177,7 +177,7 @@ class Averages:
 
         For a caller who moves several `Averages`, or takes the optimizer's step, in the same pass.
         """
-        self._require_raw("update")
+        self.require_raw("update")
         if not dt > 0:
             raise ValueError(f"dt = {dt}; above 0 steps is valid")
         self.t = self.t + dt if t is None else t
@@ -201,7 +201,7 @@ class Averages:
 
         `raw` is accepted and changes nothing. `update` and `state_dict` inside are errors.
         """
-        self._require_raw(f"apply {name!r}")
+        self.require_raw(f"apply {name!r}")
         if name == "raw":
             yield self.model
             return
@@ -212,7 +212,7 @@ class Averages:
     @contextlib.contextmanager
     def showing(self, name: str, tensors: Mapping[str, Tensor]) -> Iterator[nn.Module]:
         """`applied` for any other weights, such as a combination of averages."""
-        self._require_raw(f"apply {name!r}")
+        self.require_raw(f"apply {name!r}")
         self.active = name
         try:
             with swapped(self.model, tensors):
@@ -222,7 +222,7 @@ class Averages:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything to go on from: progress, starts, rules as text, what is pending, tensors."""
-        self._require_raw("save")
+        self.require_raw("save")
         return {
             "t": self.t,
             "since": dict(self.since),
@@ -235,7 +235,7 @@ class Averages:
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore in place. ValueError if names, rules or tensors are not this object's."""
-        self._require_raw("load")
+        self.require_raw("load")
         mine = {name: rule_book.spec(rule) for name, rule in self.rules.items()}
         if mine != dict(state["rules"]):
             raise ValueError(f"the state holds averages {dict(state['rules'])}, here are {mine}")
@@ -256,7 +256,8 @@ class Averages:
         if name not in self.rules:
             raise ValueError(f"there is no average {name!r}{nearest(name, ['raw', *self.rules])}")
 
-    def _require_raw(self, what: str) -> None:
+    def require_raw(self, what: str) -> None:
+        """RuntimeError while an average is in the model."""
         if self.active is not None:
             raise RuntimeError(
                 f"cannot {what} while the average {self.active!r} is in the model; "
