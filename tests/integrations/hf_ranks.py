@@ -15,7 +15,8 @@ from anytrain.averaging import canonical_tensors
 from anytrain.integrations.transformers import AnytimeTrainer
 
 FSDP2 = {
-    "version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "state_dict_type": "SHARDED_STATE_DICT",
+    "version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "state_dict_type": "SHARDED_STATE_DICT",
     "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"], "reshard_after_forward": True,
 }  # fmt: skip
 
