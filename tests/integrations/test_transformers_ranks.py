@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from hf_tiny import RULES
-from ranks import Ranks
 from safetensors.torch import load_file
 
 from anytrain.integrations import stored
+from ranks import Ranks
 
 CODE = (Path(__file__).parent / "hf_ranks.py").read_text()
 
