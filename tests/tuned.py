@@ -21,7 +21,8 @@ def results(seeds: tuple[int, ...] = (1, 2, 3)) -> PostResults:
         for k, (base, score) in enumerate(SCORE.items()) for seed in seeds for task in "ab"
     )  # fmt: skip
     before = tuple(
-        Pretrained(base, seed, LOSS[base] + 0.02 * seed, TRACE[base] + seed, 2.0)
+        Pretrained(base, seed, LOSS[base] + 0.02 * seed, TRACE[base] + seed, 2.0,
+                   {"a": 1.0 - SCORE[base], "b": TRACE[base]})
         for base in KINDS for seed in seeds
     )  # fmt: skip
     along = tuple(

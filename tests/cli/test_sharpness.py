@@ -169,6 +169,22 @@ def test_a_barrier_between_shapes(run: Path, corpus: Path, tmp_path: Path) -> No
     assert not records(cli(*words, "--json"))[1]["to_first"]["paired"]
 
 
+def test_long_rows_are_left_out_when_asked(run: Path, chat: Path, tmp_path: Path) -> None:
+    """What is measured is what is measured without them."""
+    words = ("--probes", "2", "--context", "64", "--json", "--drop-long")
+    (short,) = records(cli("sharpness", f"{run}:raw", "--data", chat, *words))
+    long = tmp_path / "long.jsonl"
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "of " * 99}]
+    long.write_text(chat.read_text() + json.dumps({"messages": turns}) + "\n")
+    (left,) = records(cli("sharpness", f"{run}:raw", "--data", long, *words))
+    assert left["loss"] == pytest.approx(short["loss"])
+    assert left["targets"] == short["targets"]
+    long.write_text(json.dumps({"messages": turns}) + "\n")
+    said = cli("sharpness", f"{run}:raw", "--data", long, *words)
+    assert said.code == 2
+    assert "1 of 1 rows are longer than 64 + 1 tokens" in said.err
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [

@@ -44,6 +44,21 @@ def test_the_page(state: str, tmp_path: Path) -> None:
     assert "−0.71 over n = 7" in page or "score-against-trace" not in charts
 
 
+def test_the_traces_on_the_tasks_rows() -> None:
+    """A column each, and r with the score: made up so that it is −1 on the first."""
+    (section,) = [part for part in sections(results(), "again") if part.title == "Sharpness"]
+    (table,) = section.tables
+    assert table.columns[-2:] == ("a", "b")
+    assert [row[-2].text[:3] for row in table.rows] == ["0.5", "0.6", "0.5", "0.5"]
+    assert table.notes[0].startswith(
+        "On the rows of a, r with its score is −1.00, n = 4, p < 0.001"
+    )
+    bare = tuple(replace(p, task_traces={}) for p in results().pretrained)
+    (section,) = [part for part in sections(replace(results(), pretrained=bare), "again")
+                  if part.title == "Sharpness"]  # fmt: skip
+    assert section.tables[0].columns == ("base", "pre-training text", "standard error over probes")
+
+
 def test_the_headline() -> None:
     assert headline(STATES["nothing"]).startswith("0 of 10 steps are done")
     said = headline(results())

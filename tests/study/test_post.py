@@ -67,6 +67,11 @@ def test_the_steps(tmp_path: Path, corpus: Path, chat: Path) -> None:
     along = study.steps["along-wsd-0"].verbs[0]
     assert along[1].endswith("runs/wsd-0-s1@1..1024-tokens:raw")
     assert along[-1].endswith("sharpness/along-wsd-0.jsonl")
+    both = {"probes": 2, "tokens": "256-tokens", "tasks": True}
+    on_tasks = PostStudy(Design(write(tmp_path, corpus, chat, sharpness=both)), tmp_path / "out")
+    words = on_tasks.steps["sharpness-wso-s1"].verbs[0]
+    assert words[2:6] == ("--data", str(corpus), str(chat), "--drop-long")
+    assert str(chat) not in on_tasks.steps["along-wso"].verbs[0]
     fork = study.steps["base-wsd-0-s1"]
     assert fork.needs == ("base-wso-s1",)
     assert fork.verbs[0][-8:] == (

@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="auto", choices=("auto", "exact", "difference"))
     parser.add_argument("--tokens", default="64k-tokens", metavar="N", help="held out, at most")
     parser.add_argument("--context", type=int, metavar="TOKENS", help="of a sequence; the model's")
+    parser.add_argument("--drop-long", action="store_true",
+                        help="leave out rows of a chat file past the context")  # fmt: skip
     parser.add_argument("--batch", type=int, default=8, help="sequences at once; changes nothing")
     parser.add_argument("--top", type=int, default=0, metavar="K", help="largest eigenvalues")
     parser.add_argument("--density", action="store_true", help="of all eigenvalues")
@@ -55,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
     measure = Measure(
         args.probes, args.method, args.top, args.density, _sigmas(args.noise), args.slice, args.seed
     )
-    request = Request(measure, tokens, args.context, args.batch, args.barrier)
+    request = Request(
+        measure, tokens, args.context, args.batch, args.barrier, drop_long=args.drop_long
+    )
     there = known(args.out)
     first: dict[str, Any] = {}  # by data
     found = []

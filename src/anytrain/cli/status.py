@@ -1,8 +1,8 @@
 """Where a run is, what it gained, what the next doubling buys, and how to release its best.
 
 Works on a run that trains and on one that has stopped. Losses are nats/token on the validation
-set. The prediction fits E + A·tokens^(−β) to the best weights' losses of the last four doublings;
-its interval holds the measured gain with probability 0.8.
+set. The prediction fits E + A·tokens^(−β) to the best weights' losses of the last two doublings
+and of the last four; its interval is to hold the measured gain with probability 0.8.
 """
 
 import argparse

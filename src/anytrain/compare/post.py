@@ -7,7 +7,7 @@ seed are means over its fine-tuning seeds, and differences are paired by seed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from statistics import fmean
 from typing import Any, Literal
@@ -44,6 +44,7 @@ class Pretrained:
     loss: float | None  # on held-out pre-training text, nats/token
     trace: float | None = None  # of the Hessian, on the same
     trace_stderr: float | None = None  # over probes
+    task_traces: Mapping[str, float] = field(default_factory=dict)  # on each task's rows
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,18 @@ def against(results: PostResults, what: Literal["loss", "trace"]) -> list[Point]
 def correlation(results: PostResults, what: Literal["loss", "trace"]) -> Correlation | None:
     """Over bases: seeds of one base are not independent evidence of a relation between bases."""
     return pearson([(p.x, p.y) for p in against(results, what)])
+
+
+def task_correlation(results: PostResults, task: str) -> Correlation | None:
+    """Over bases, between the trace on a task's rows before it and the score on it after."""
+    pairs = []
+    for base in results.bases:
+        found = [(p.task_traces[task], score) for p in results.pretrained
+                 if p.base == base and task in p.task_traces
+                 and (score := results.score(base, p.seed, task)) is not None]  # fmt: skip
+        if found:
+            pairs.append((fmean(x for x, _ in found), fmean(y for _, y in found)))
+    return pearson(pairs)
 
 
 def leave_one_out(results: PostResults, base: str, other: str) -> dict[str, Interval]:

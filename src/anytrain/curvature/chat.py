@@ -30,12 +30,17 @@ class Marked(NamedTuple):
 
 
 def chat(
-    weights: Weights, path: Path, tokens: int, context: int | None = None, size: int = 8
+    weights: Weights,
+    path: Path,
+    tokens: int,
+    context: int | None = None,
+    size: int = 8,
+    drop_long: bool = False,
 ) -> list[Batch]:
     """Rows of a file until `tokens` of the assistant's count, in an order that a fixed seed gives.
 
-    UserError for a row that is not valid or longer than the context, and for weights without a
-    tokenizer or end of text.
+    UserError for a row that is not valid, one longer than the context where these are not to be
+    left out, and for weights without a tokenizer or end of text.
     """
     length = context or weights.shape.context
     if weights.tokenizer is None or weights.eot is None:
@@ -45,11 +50,13 @@ def chat(
     if not rows:
         raise UserError(f"{path} has no rows; {_VALID} a line is valid")
     long = [row for row in rows if len(row.ids) > length + 1]
-    if long:
+    if drop_long and len(long) < len(rows):
+        rows = [row for row in rows if len(row.ids) <= length + 1]
+    elif long:
         raise UserError(
             f"{path}: {len(long)} of {len(rows)} rows are longer than {length} + 1 tokens, the "
-            f"longest {max(len(row.ids) for row in long)}; shorter rows, or a larger --context, "
-            "are valid"
+            f"longest {max(len(row.ids) for row in long)}; shorter rows, a larger --context, "
+            "or --drop-long to leave them out, are valid"
         )
     largest = max(max(row.ids) for row in rows)
     if largest >= weights.shape.tokens:

@@ -14,12 +14,20 @@ from anytrain.weights import Weights
 
 
 def read(
-    weights: Weights, data: str | Path, tokens: int, context: int | None = None, size: int = 8
+    weights: Weights,
+    data: str | Path,
+    tokens: int,
+    context: int | None = None,
+    size: int = 8,
+    drop_long: bool = False,
 ) -> list[Batch]:
-    """Batches of a prepared directory's held-out part, or of a chat file's rows."""
+    """Batches of a prepared directory's held-out part, or of a chat file's rows.
+
+    Where `drop_long`, rows of a chat file that are longer than the context are left out.
+    """
     path = Path(data)
     if path.suffix == ".jsonl" and not path.is_dir():
-        return chat(weights, path, tokens, context, size)
+        return chat(weights, path, tokens, context, size, drop_long)
     return held_out(weights, data, tokens, context, size)
 
 

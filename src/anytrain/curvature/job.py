@@ -42,6 +42,7 @@ class Request:
     context: int | None = None  # tokens of a sequence; None: the model's
     size: int = 8  # sequences at once
     barrier: bool = False  # to the first weights
+    drop_long: bool = False  # rows of a chat file past the context
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def opened(texts: Sequence[str], data: Sequence[str], request: Request) -> Itera
         jobs = []
         for weights in every.values():
             for path in dict.fromkeys(data):
-                batches = read(weights, path, request.tokens, request.context, request.size)
+                batches = read(weights, path, request.tokens, request.context, request.size,
+                               request.drop_long)  # fmt: skip
                 to = first if request.barrier else None
                 jobs.append(Job(weights, path, batches, request.measure, to))
         yield jobs

@@ -1,12 +1,13 @@
 """The page of a post-training study: answers, the scatter, differences, sharpness, rates."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from statistics import fmean
 
 from anytrain.compare.paired import Interval, over_seeds
 from anytrain.compare.post import (
+    Correlation,
     PostResults,
     answers,
     best,
@@ -15,11 +16,13 @@ from anytrain.compare.post import (
     leave_one_out,
     minus,
     per_seed,
+    task_correlation,
 )
 from anytrain.report.key_figures import KeyFigure
 from anytrain.report.post_charts import differences, forgotten, rates, scatter
 from anytrain.report.sections import Cell, Section, Table, number
 from anytrain.report.sharpness_chart import sharpness_charts
+from anytrain.words import signed
 
 
 def headline(results: PostResults) -> str:
@@ -126,22 +129,43 @@ def _sharpness(results: PostResults) -> Iterator[Section]:
         return
     found = correlation(results, "trace")
     said = "Neither side varies." if found is None else (
-        f"Pearson's r between trace and score is {found.r:+.2f} over n = {found.n} bases"
-        + (f", p = {found.p:.3f}." if found.p is not None else ".")
-        + " arXiv:2603.16127 reports −0.71 over n = 7, which is p = 0.07."
+        f"Pearson's r between trace and score is {signed(found.r, 2)} over n = {found.n} bases"
+        f"{_by_chance(found)}. arXiv:2603.16127 reports −0.71 over n = 7, which is p = 0.07."
     )  # fmt: skip
-    rows = []
-    for base in results.bases:
-        traces = [p for p in results.pretrained if p.base == base and p.trace is not None]
-        if traces:
-            errors = [p.trace_stderr for p in traces if p.trace_stderr is not None]
-            rows.append((
-                Cell(base), _shown(over_seeds([float(p.trace or 0) for p in traces]), 1, 1),
-                number(fmean(errors) if errors else None, 2),
-            ))  # fmt: skip
-    table = Table(("base", "trace", "standard error over probes"), tuple(rows),
-                  "Trace of the Hessian of the held-out loss")  # fmt: skip
+    tasks = [t for t in results.tasks if any(t in p.task_traces for p in results.pretrained)]
+    table = Table(("base", "pre-training text", "standard error over probes", *tasks),
+                  tuple(_traces(results, tasks)), "Trace of the Hessian of the loss before tuning",
+                  tuple(_by_task(results, tasks)))  # fmt: skip
     yield Section("Sharpness", (said,), (chart,), (table,))
+
+
+def _traces(results: PostResults, tasks: Sequence[str]) -> Iterator[tuple[Cell, ...]]:
+    for base in results.bases:
+        found = [p for p in results.pretrained if p.base == base and p.trace is not None]
+        if not found:
+            continue
+        errors = [p.trace_stderr for p in found if p.trace_stderr is not None]
+        cells = [Cell(base), _shown(over_seeds([float(p.trace or 0) for p in found]), 1, 1),
+                 number(fmean(errors) if errors else None, 2)]  # fmt: skip
+        for task in tasks:
+            values = [p.task_traces[task] for p in found if task in p.task_traces]
+            cells.append(_shown(over_seeds(values) if values else None, 1, 1))
+        yield tuple(cells)
+
+
+def _by_task(results: PostResults, tasks: Sequence[str]) -> Iterator[str]:
+    """Whether the trace on a task's rows goes with the score on it."""
+    for task in tasks:
+        found = task_correlation(results, task)
+        if found is not None:
+            r = f"{signed(found.r, 2)}, n = {found.n}{_by_chance(found)}"
+            yield f"On the rows of {task}, r with its score is {r}."
+
+
+def _by_chance(found: Correlation) -> str:
+    if found.p is None:
+        return ""
+    return ", p < 0.001" if found.p < 0.001 else f", p = {found.p:.3f}"
 
 
 def _along(results: PostResults) -> Iterator[Section]:

@@ -41,6 +41,7 @@ lr = [1e-4, 3e-4, 1e-3]
 [sharpness]
 probes = 50
 tokens = "16k-tokens"
+tasks = true                       # on the rows of every task too
 """
 
 from dataclasses import field
@@ -134,10 +135,11 @@ class Finetune:
 
 @checked_dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Sharpness:
-    """How the curvature of every base is measured, on the pre-training data."""
+    """How the curvature of every base is measured, on held-out pre-training data."""
 
     probes: int = 50
     tokens: str = "16k-tokens"
+    tasks: bool = False  # on the rows of every task too, before they are learnt
 
     def __post_init__(self) -> None:
         if self.probes < 2:

@@ -41,14 +41,15 @@ def results(study: PostStudy) -> PostResults:
                 points = list(_lines(folder / "points.jsonl"))
                 losses += _known(points, "before")
                 outcomes += _outcomes(name, seed, task, how.metric, points)
-            trace = next(_lines(study.out / "sharpness" / f"{name}-s{seed}.jsonl"), None)
+            traces = {record["data"]: record["trace"] for record in
+                      _lines(study.out / "sharpness" / f"{name}-s{seed}.jsonl")}  # fmt: skip
+            tasks = {task: traces.pop(how.data)["mean"] for task, how in table.tasks.items()
+                     if how.data in traces}  # fmt: skip
+            trace: Record = next(iter(traces.values()), {})  # what is left is of the corpus
             if losses or trace:
                 before.append(
-                    Pretrained(
-                        name, seed, fmean(losses) if losses else None,
-                        trace["trace"]["mean"] if trace else None,
-                        trace["trace"]["stderr"] if trace else None,
-                    )
+                    Pretrained(name, seed, fmean(losses) if losses else None,
+                               trace.get("mean"), trace.get("stderr"), tasks)
                 )  # fmt: skip
     done = sum(study.over(step) for step in study.steps.values())
     return PostResults(

@@ -126,13 +126,14 @@ def _uses(design: Design, out: Path, name: str, seed: int) -> Iterator[Step]:
             words = (*words, "--retention", corpus)
         yield Step(f"tune-{task}-{name}-s{seed}", ((*words, *_options(options)),), needs)
     if (measure := table.sharpness) is not None and corpus is not None:
-        words = ("sharpness", what, "--data", corpus, "--probes", str(measure.probes),
-                 "--tokens", measure.tokens, "--out",
-                 str(out / "sharpness" / f"{name}-s{seed}.jsonl"))  # fmt: skip
+        how_much = ("--probes", str(measure.probes), "--tokens", measure.tokens, "--out")
+        also = tuple(how.data for how in table.tasks.values()) if measure.tasks else ()
+        words = ("sharpness", what, "--data", corpus, *also, *(("--drop-long",) if also else ()),
+                 *how_much, str(out / "sharpness" / f"{name}-s{seed}.jsonl"))  # fmt: skip
         yield Step(f"sharpness-{name}-s{seed}", (words,), needs)
         if seed == table.seeds[0] and table.bases[name].way in ("train", "decay", "mid"):
             span = f"{_run(out, name, seed)}@1..{int(design.ends(name).amount)}-tokens:raw"
-            along = ("sharpness", span, *words[2:-1],
+            along = ("sharpness", span, "--data", corpus, *how_much,
                      str(out / "sharpness" / f"along-{name}.jsonl"))  # fmt: skip
             yield Step(f"along-{name}", (along,), needs)
 
