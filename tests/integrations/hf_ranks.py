@@ -15,10 +15,10 @@ from anytrain.averaging import canonical_tensors
 from anytrain.integrations.transformers import AnytimeTrainer
 
 FSDP2 = {
-    "version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-    "state_dict_type": "SHARDED_STATE_DICT",
-    "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"], "reshard_after_forward": True,
-}  # fmt: skip
+    "version": 2,
+    "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
+}
 
 
 def trainer(out: Path, steps: int, kind: str, seed: int = 0) -> Any:
