@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CPUS   := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
 
-.PHONY: demo test test-slow soak check bench clean
+.PHONY: demo test test-slow soak check docs bench clean
 
 $(VENV)/%.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,9 +29,12 @@ check: $(VENV)/dev.installed          ## style, formatting, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/docs.installed           ## the documentation as a site, in ./site
+	$(BIN)/mkdocs build
+
 bench: $(VENV)/bench.installed        ## every figure of speed, its peers and its floor; 20 minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps timm
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -79,7 +79,8 @@ def page() -> str:
 def described(kind: str, cls: Any) -> list[str]:
     """One schedule or rule: what it is and its parameters."""
     named = [f.name if needed(f) else f"{f.name}={f.default}" for f in dataclasses.fields(cls)]
-    return [f"- **`{kind}`** ({', '.join(named)}): {' '.join((inspect.getdoc(cls) or '').split())}"]
+    said, _, _ = (inspect.getdoc(cls) or "").partition("\n>>> ")
+    return [f"- **`{kind}`** ({', '.join(named)}): {' '.join(said.split())}"]
 
 
 def needed(field: "dataclasses.Field[Any]") -> bool:

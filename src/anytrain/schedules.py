@@ -40,7 +40,12 @@ def _check(peak: float, warmup: float, initial: float) -> None:
 
 @dataclass(frozen=True)
 class Constant:
-    """Linear warmup from initial·peak, then `peak` for ever."""
+    """Linear warmup from initial·peak, then `peak` for ever.
+
+    >>> lr = Constant(peak=3e-3, warmup=1000)
+    >>> lr(0), lr(500), lr(10**9)
+    (0.0, 0.0015, 0.003)
+    """
 
     peak: float  # learning rate
     warmup: Steps = 0.0
@@ -84,7 +89,12 @@ class Power:
 
 @dataclass(frozen=True)
 class InverseSqrt:
-    """Warmup, then peak·√(α / (t − w + α)) for ever (arXiv:2602.03702)."""
+    """Warmup, then peak·√(α / (t − w + α)) for ever (arXiv:2602.03702).
+
+    >>> lr = InverseSqrt(peak=3e-3, warmup=1000, offset=20_000)
+    >>> lr(500), lr(1000), lr(61_000)
+    (0.0015, 0.003, 0.0015)
+    """
 
     peak: float  # learning rate at t = warmup
     warmup: Steps
