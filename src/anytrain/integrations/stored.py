@@ -15,13 +15,13 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from anytrain import rules as rule_book
 from anytrain.averaging import Averages, canonical_tensors
-from anytrain.averaging.moves import local
 from anytrain.errors import UserError
 from anytrain.files import read_json
+from anytrain.integrations.pieces import part, whole
 from anytrain.schema import COUNT, NUMBER, TEXT, Each
 from anytrain.training.checkpoint import seal, write_file, written
 from anytrain.versions import versions
@@ -55,7 +55,7 @@ def save(directory: Path, averages: Averages, rate: Rate | None, writer: bool) -
     if not writer:
         if sharded:
             for name in averages.rules:
-                _whole(averages, name, keep=False)
+                whole(averages, name, keep=False)
         return
     manifest = {key: state[key] for key in ("t", "since", "skipped", "kept", "rules")}
     if rate is not None:
@@ -63,27 +63,9 @@ def save(directory: Path, averages: Averages, rate: Rate | None, writer: bool) -
     manifest |= {"step": rate.step if rate else int(averages.t), "versions": versions()}
     with written(directory / FOLDER) as aside:
         for name in averages.rules:
-            tensors = _whole(averages, name, keep=True)
+            tensors = whole(averages, name, keep=True)
             write_file(aside / _file(name), tensors, {"format": "pt"})
         seal(aside, manifest)
-
-
-def _whole(averages: Averages, name: str, keep: bool) -> dict[str, Tensor]:
-    """An average's tensors in one piece, on the CPU; every process of a sharded model asks."""
-    model = canonical_tensors(averages.model)
-    found = {}
-    for key, part in averages.tensors[name].items():
-        like = model[key]
-        whole = part
-        if isinstance(like, DTensor):
-            shape, stride = like.shape, like.stride()
-            there = part.to(like.device)
-            whole = DTensor.from_local(
-                there, like.device_mesh, like.placements, shape=shape, stride=stride
-            ).full_tensor()
-        if keep:
-            found[key] = whole.to("cpu")
-    return found
 
 
 def manifest(directory: Path) -> dict[str, Any] | None:
@@ -159,19 +141,10 @@ def _read(directory: Path, averages: Averages, name: str) -> dict[str, Tensor]:
                         f"{path}: {key} is of shape {tuple(tensor.shape)}, in the model of "
                         f"{tuple(model[key].shape)}"
                     )
-                found[key] = _part(tensor, model[key])
+                found[key] = part(tensor, model[key])
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     return found
-
-
-def _part(tensor: Tensor, like: Tensor) -> Tensor:
-    """What of a whole tensor this process has, cut as a parameter is; all of it where none is."""
-    if not isinstance(like, DTensor):
-        return tensor
-    there = tensor.to(like.device)
-    # every process has read it: nothing is sent
-    return local(distribute_tensor(there, like.device_mesh, like.placements, src_data_rank=None))
 
 
 def tensors(directory: Path, name: str) -> dict[str, Tensor]:
