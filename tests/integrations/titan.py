@@ -224,7 +224,7 @@ def refusals(out: Path) -> dict[str, str]:
 def peer(out: Path) -> dict[str, Any]:
     """torchtitan's own schedule, planned for 10 steps and extended to 20."""
     kept = {"last_save_model_only": False}
-    Trained(config(out / "theirs", 10, checkpoint=kept))
+    planned = Trained(config(out / "theirs", 10, checkpoint=kept))
     later = Trained(config(out / "theirs", 20, checkpoint=kept))
     straight = Trained(config(out / "straight", 20, checkpoint=kept))
     defaults = Trained(config(out / "default", 5))
@@ -234,7 +234,7 @@ def peer(out: Path) -> dict[str, Any]:
     except CheckpointException as error:  # of which Exception is no base
         refused = str(error).strip().splitlines()[-1]
     return {
-        "first": straight.rates, "extended": later.rates, "refused": refused,
+        "planned": planned.rates, "extended": later.rates, "refused": refused,
         "same": same(straight.weights(), later.weights()), "taken": len(defaults.rates),
     }  # fmt: skip
 
