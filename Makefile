@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CPUS   := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
 
-.PHONY: demo test test-slow soak check docs bench clean
+.PHONY: demo test test-slow soak check docs bench titan clean
 
 $(VENV)/%.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,5 +36,15 @@ bench: $(VENV)/bench.installed        ## every figure of speed, its peers and it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps timm
 	$(BIN)/python -m benchmarks
 
+# Its pins (datasets below 4.8) are not ours, so it has an environment of its own.
+titan: .venv-titan/.installed         ## torchtitan's components in the released torchtitan, on CPUs
+	OMP_NUM_THREADS=1 .venv-titan/bin/python -m pytest tests/integrations/test_torchtitan.py
+
+.venv-titan/.installed: pyproject.toml
+	test -x .venv-titan/bin/python || $(PYTHON) -m venv .venv-titan
+	.venv-titan/bin/python -m pip install --quiet --disable-pip-version-check \
+		torchtitan==0.3.0 torch==2.13.0 triton==3.9.0 pytest -e .
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-titan demo build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

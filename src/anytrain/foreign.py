@@ -27,7 +27,7 @@ METADATA = ".metadata"
 STATE = {
     "optim", "optimizer", "optimizers", "optim_state", "optimizer_state", "optimizer_states",
     "optim_state_dict", "optimizer_state_dict", "lr_scheduler", "lr_schedulers", "scheduler",
-    "train_state", "dataloader", "rng_state", "grad_scaler",
+    "train_state", "dataloader", "rng_state", "grad_scaler", "anytrain",
 }  # fmt: skip
 
 

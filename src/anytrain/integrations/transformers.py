@@ -32,6 +32,7 @@ from anytrain.averaging import canonical_tensors
 from anytrain.averaging.moves import local
 from anytrain.errors import nearest
 from anytrain.integrations import stored
+from anytrain.integrations.group_rates import require_no_jump
 from anytrain.integrations.torch import Scheduler
 from anytrain.integrations.trainer_callback import AnytimeCallback
 from anytrain.rules import Rule
@@ -136,7 +137,7 @@ class AnytimeTrainerMixin:
         found = stored.manifest(Path(checkpoint))
         step = int(found["step"] if found else self.state.global_step)
         if found and found.get("rate") is not None:
-            _require_no_jump(self.schedule, step, found, checkpoint)
+            require_no_jump(self.schedule, found, checkpoint)
         self.lr_scheduler = Scheduler(self.optimizer, self.schedule, step)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
@@ -260,19 +261,6 @@ def _require_one_schedule(args: Any, schedule: Schedule) -> None:
     rate = args.learning_rate
     if rate not in (defaults["learning_rate"], schedules.peak(schedule)):
         raise ValueError(f"learning_rate = {rate} beside {ours}; its peak, or none, is valid")
-
-
-def _require_no_jump(
-    schedule: Schedule, step: int, found: Mapping[str, Any], checkpoint: str
-) -> None:
-    """ValueError where a schedule does not go on from the rate that a checkpoint ended at."""
-    mine = schedules.rate(schedule, step - 1, step)
-    if not math.isclose(mine, found["rate"], rel_tol=1e-9):
-        raise ValueError(
-            f"{checkpoint} took step {step} at the rate {found['rate']:g} of {found['schedule']}; "
-            f"{schedules.spec(schedule)} has {mine:g} there; one that goes on from it, such as the "
-            "same or a cooldown of it, is valid, or a new training from its weights"
-        )
 
 
 def _average_in(metric: str, names: Mapping[str, Any]) -> str | None:
