@@ -43,6 +43,8 @@ class Option:
 OPTIONS = (
     Option("train", "tensorboard", "tensorboard", "log.tensorboard=true"),
     Option("train", "wandb", "wandb", "log.wandb=PROJECT"),
+    Option("train", "trackio", "trackio", "log.trackio=PROJECT"),
+    Option("train", "mlflow", "mlflow", "log.mlflow=EXPERIMENT"),
     Option("train", "fsspec", "mirror", "checkpoint.mirror=LOCATION"),
     Option("release", "transformers", "transformers", "loading what was released"),
     Option("merge", "matplotlib", "report", "--curve"),
