@@ -22,6 +22,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Post-train": ("finetune", "evaluate"),
     "Compare": ("study", "report", "sharpness"),
     "Theory": ("theory",),
+    "Shell": ("completion",),
 }
 
 SUMMARIES: dict[str, str] = {
@@ -40,6 +41,7 @@ SUMMARIES: dict[str, str] = {
     "report": "validation loss of runs side by side: a table, a page, a picture",
     "sharpness": "curvature of the held-out loss: traces, eigenvalues, barriers",
     "theory": "linear regression, exactly: rates, sweep, estimate, advise",
+    "completion": "what makes bash, zsh, fish or tcsh complete all of this",
 }
 
 

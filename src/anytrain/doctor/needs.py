@@ -24,6 +24,7 @@ NEEDS: dict[str, tuple[str, ...]] = {  # verb -> packages, named alike by pip an
     "report": ("numpy",),
     "sharpness": _TENSORS,
     "theory": ("numpy", "numba"),
+    "completion": ("shtab", *_RECIPES),
 }
 
 
