@@ -111,7 +111,7 @@ def _add(parser: argparse.ArgumentParser, module: Any) -> None:
             action.complete = how  # type: ignore[attr-defined]
 
 
-def _completer(action: argparse.Action) -> dict[str, str] | None:
+def _completer(action: argparse.Action) -> dict[str, Any] | None:
     """What shtab calls for an argument, by shell; None for one whose value nobody can list."""
     import shtab
 
