@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "headers",
         "pickles",
         "foreign",
+        "archives",
         "origins",
         "weights",
         "averaging",
@@ -37,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "data",
         "curvature",
     ),
-    ("training", "posttrain", "release", "merging"),
+    ("training", "posttrain", "release", "merging", "converting"),
     ("compare", "report", "study", "selection", "integrations", "doctor", "cli", "recipes"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
