@@ -7,6 +7,7 @@ refused by its name, since leaving one out would change what the model computes.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 import torch
@@ -106,7 +107,7 @@ def shape_of(config: dict[str, Any], file: Path) -> DecoderShape:
         value = config.get(key, default)
         if value != valid:
             raise UserError(
-                f"{file}: {key} = {value!r}; {valid!r} is what Llama computes, and all that is "
+                f"{file}: {key} = {shortened(value)}; {valid!r} is what Llama computes, and all that is "
                 "converted"
             )
     heads, width = number(config, "n_head", file), number(config, "n_embd", file)

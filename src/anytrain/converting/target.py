@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 import torch
@@ -54,5 +55,7 @@ def number(table: dict[str, Any], key: str, where: Path) -> int:
     """A whole number of 1 or more in a table of settings."""
     value = table.get(key)
     if type(value) is not int or value < 1:
-        raise UserError(f"{where}: {key} = {value!r}; a whole number of 1 or more is valid")
+        raise UserError(
+            f"{where}: {key} = {shortened(value)}; a whole number of 1 or more is valid"
+        )
     return value

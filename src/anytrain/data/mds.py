@@ -23,6 +23,7 @@ from anytrain.files import inside, read_json
 from anytrain.schema import COUNT, NAME, TEXT
 
 INDEX = "index.json"
+_PIECE = 2**22  # bytes
 _FILE = {"basename": NAME, "bytes": COUNT}
 _SHARD = {
     "format": TEXT, "column_names": [TEXT], "column_encodings": [TEXT], "samples": COUNT,
@@ -89,7 +90,11 @@ def _shards(folder: Path, written: int) -> tuple[Shard, ...]:
         if path.stat().st_size != stored["bytes"]:
             size = path.stat().st_size
             raise UserError(f"{path} is truncated: it has {size} bytes of {stored['bytes']}")
-        columns = dict(zip(row["column_names"], row["column_encodings"], strict=True))
+        names, encodings = row["column_names"], row["column_encodings"]
+        if len(set(names)) != len(encodings):
+            raise UserError(f"{folder / INDEX} is damaged: {len(names)} columns, "
+                            f"{len(encodings)} encodings")  # fmt: skip
+        columns = dict(zip(names, encodings, strict=False))
         found.append(Shard(path, columns, row["samples"], row["raw_data"]["bytes"], kind))
     return tuple(found)
 
@@ -148,20 +153,31 @@ def _size(encoding: str) -> int | None:
 
 
 def _data(shard: Shard) -> bytes:
-    """A shard uncompressed: it is in memory as a whole, as its writer's `size_limit` means it."""
-    data = shard.path.read_bytes()
-    try:
-        if shard.compression == "zstd":
-            import pyarrow as pa
+    """A shard uncompressed: it is in memory as a whole, as its writer's `size_limit` means it.
 
-            data = pa.input_stream(pa.BufferReader(data), compression="zstd").read()
-        elif shard.compression == "gz":
-            data = gzip.decompress(data)
+    No more is taken from a compressed one than the index says: a few bytes can hold gigabytes.
+    """
+    pieces, size = [], 0
+    try:
+        with _opened(shard) as file:
+            while size <= shard.bytes and (piece := file.read(_PIECE)):
+                pieces.append(piece)
+                size += len(piece)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{shard.path} is damaged: {error}") from error
-    if len(data) != shard.bytes:
-        raise UserError(f"{shard.path} holds {len(data)} bytes, {INDEX} says {shard.bytes}")
-    return data
+    if size != shard.bytes:
+        raise UserError(f"{shard.path} holds another number of bytes than {INDEX} says: "
+                        f"{shard.bytes}")  # fmt: skip
+    return b"".join(pieces)
+
+
+def _opened(shard: Shard) -> Any:
+    """A shard as a file of uncompressed bytes."""
+    if shard.compression == "zstd":
+        import pyarrow as pa
+
+        return pa.input_stream(str(shard.path), compression="zstd")
+    return gzip.open(shard.path) if shard.compression == "gz" else shard.path.open("rb")
 
 
 # --- ids -------------------------------------------------------------------------------------
