@@ -14,7 +14,7 @@ from anytrain.data.shards import Corpus
 from anytrain.data.stream import TrainingData
 from anytrain.data.tokenize import Prepared, prepare
 from anytrain.errors import UserError
-from tiny import cli
+from tiny import cli, write_recipe
 from token_files import array, mds, megatron
 
 EOT = 7
@@ -133,6 +133,27 @@ def test_a_file_that_ends_inside_an_id(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"\1\0\2")
     with pytest.raises(UserError, match=r"a.bin was truncated, or holds no uint16: 3 bytes"):
         made(tmp_path / "a.bin", tmp_path / "out", "uint16")
+
+
+@pytest.mark.parametrize(("magic", "dtype"), [(20240520, "<u2"), (20240801, "<u4")])
+def test_llmc(magic: int, dtype: str, tmp_path: Path) -> None:
+    head = np.zeros(256, "<i4")
+    ids = np.concatenate(ENDED).astype(dtype)
+    head[:3] = magic, 1, len(ids)
+    file = tmp_path / "fineweb_train_000001.bin"
+    file.write_bytes(head.tobytes() + ids.tobytes())
+    made(file, tmp_path / "out")
+    assert back(tmp_path / "out") == ENDED
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"is truncated or damaged: \d+ bytes with 17 ids"):
+        made(file, tmp_path / "other")
+    file.write_bytes(head.tobytes()[:100])
+    with pytest.raises(UserError, match=r"is truncated: it has 100 bytes of 1024"):
+        made(file, tmp_path / "other")
+    head[1] = 2
+    file.write_bytes(head.tobytes() + ids.tobytes())
+    with pytest.raises(UserError, match=r"version 2 of llm.c's tokens; 1 is valid"):
+        made(file, tmp_path / "other")
 
 
 @pytest.mark.parametrize("eot", [None, EOT])
@@ -290,6 +311,20 @@ def test_training_reads_them_in_our_order(tmp_path: Path) -> None:
     starts = corpus.train.windows(np.arange(windows) * 16, 1)[:, 0]
     assert seen == sorted(starts.tolist())
     assert len(corpus.validation) > 0
+
+
+def test_a_recipe_prepares_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(8, 300, 40).tolist() for _ in range(50)]
+    folder = mds(tmp_path / "a", [[[array(d)] for d in documents]], {"tokens": "ndarray"}, [None])
+    how = {"sources": [str(folder)], "tokenizer": "ids:300", "ids": "auto", "eot": str(EOT)}
+    data = {"path": str(tmp_path / "out"), "prepare": {**how, "validation": 0.1}}
+    recipe = write_recipe(tmp_path / "r.toml", tmp_path / "out", data=data)
+    said = cli("train", recipe, "--run", tmp_path / "run", "--until", "2")
+    assert said.code == 0, said.err
+    out = cli("release", tmp_path / "run", "--out", tmp_path / "model")
+    assert out.code == 0, out.err
+    assert not (tmp_path / "model" / "tokenizer.json").exists()
 
 
 def test_the_verb(tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ def convert(path: Path) -> Model:
         shape = made_of({**_fields(shape), "tied": True}, path / CONFIG)
     sources = _Sources(path / WEIGHTS, entries, shape)
     sources.check()
-    what = f"litgpt {config.get('name') or ''}".strip()
+    name = config.get("name")
+    what = f"litgpt {name}" if isinstance(name, str) else "litgpt"
     what += f", {shape.layers} layers of {shape.width}, context {shape.context}"
     described = config_of(shape, eot=None, dtype="float32")
     return Model(path, what, described, sources.tensors(), head.dtype, shape.tokens, shape.context)
@@ -107,18 +108,22 @@ def shape_of(config: dict[str, Any], file: Path) -> DecoderShape:
         value = config.get(key, default)
         if value != valid:
             raise UserError(
-                f"{file}: {key} = {shortened(value)}; {valid!r} is what Llama computes, and all that is "
-                "converted"
+                f"{file}: {key} = {shortened(value)}; {valid!r} is what Llama computes, and all "
+                "that is converted"
             )
     heads, width = number(config, "n_head", file), number(config, "n_embd", file)
-    groups, size = config.get("n_query_groups") or heads, config.get("head_size") or width // heads
+    given = {key: config.get(key) for key in ("n_query_groups", "head_size")}
+    groups, size = (None if v is None else number(config, k, file) for k, v in given.items())
+    for key in ("norm_eps", "rope_base"):
+        if type(value := config.get(key, 1)) not in (int, float):
+            raise UserError(f"{file}: {key} = {shortened(value)}; a number is valid")
     return made_of(
         {
             "layers": number(config, "n_layer", file),
             "width": width,
             "heads": heads,
-            "kv_heads": groups,
-            "head_dim": size,
+            "kv_heads": groups or heads,
+            "head_dim": size or width // heads,
             "mlp": number(config, "intermediate_size", file),
             "vocab": number(config, "padded_vocab_size", file),
             "context": number(config, "block_size", file),

@@ -2,6 +2,7 @@
 
     X.idx + X.bin      Megatron-LM: an index of sequences and documents, and their ids
     X.npy              NumPy: one axis of whole numbers
+    X.bin              llm.c: 1024 bytes of header, and ids
     X.npy, X.bin       without a header (OLMo, nanoGPT): ids of a type that the user has to say
 
 Where no index says where documents end, they end with the end-of-text token. What is longer than
@@ -21,6 +22,9 @@ from numpy.typing import NDArray
 from anytrain.errors import UserError
 
 LONGEST = 2**20  # ids of a part
+
+LLMC = {20240520: "<u2", 20240801: "<u4"}  # magic number -> type, of GPT-2's ids and Llama 3's
+_LLMC_HEAD = 256  # numbers of four bytes: magic, version, ids, and nothing
 
 MAGIC = b"MMIDIDX\0\0"
 # Megatron's codes of types (megatron/core/datasets/indexed_dataset.py, DType); floats hold no ids
@@ -71,10 +75,30 @@ def raw(path: Path, dtype: str) -> NDArray[Any]:
     return np.memmap(path, kind, "r") if size else np.empty(0, kind)
 
 
-def has_header(path: Path) -> bool:
-    """Whether a file is NumPy's own format, whatever its name."""
+def headed(path: Path) -> str | None:
+    """`npy` or `llmc` where a file begins as those do, whatever its name."""
     with path.open("rb") as file:
-        return file.read(6) == b"\x93NUMPY"
+        head = file.read(6)
+    if head == b"\x93NUMPY":
+        return "npy"
+    return "llmc" if int.from_bytes(head[:4], "little") in LLMC else None
+
+
+def llmc(path: Path) -> NDArray[Any]:
+    """The ids of a shard of llm.c (karpathy/llm.c, dev/data/data_common.py)."""
+    head = np.fromfile(path, "<i4", _LLMC_HEAD)
+    size = path.stat().st_size
+    if len(head) < _LLMC_HEAD:
+        raise UserError(f"{path} is truncated: it has {size} bytes of {4 * _LLMC_HEAD}, its head")
+    magic, version, count = head[:3].tolist()
+    if version != 1:
+        raise UserError(f"{path}: version {version} of llm.c's tokens; 1 is valid")
+    kind = np.dtype(LLMC[magic])
+    if size != 4 * _LLMC_HEAD + count * kind.itemsize:
+        raise UserError(
+            f"{path} is truncated or damaged: {size} bytes with {count} ids in its head"
+        )
+    return np.memmap(path, kind, "r", 4 * _LLMC_HEAD) if count else np.empty(0, kind)
 
 
 def numpy(path: Path) -> NDArray[Any]:
@@ -188,11 +212,17 @@ def check(path: Path, kind: str) -> None:
     if kind == "megatron":
         _ = Megatron(path).index
     else:
-        numpy(path) if kind == "npy" else raw(path, kind)
+        _array(path, kind)
 
 
 def read(path: Path, origin: str, kind: str, eot: int | None) -> Iterator[Ids]:
-    """The documents of one file: `megatron`, `npy`, or one of `TYPES`."""
+    """The documents of one file: `megatron`, `npy`, `llmc`, or one of `TYPES`."""
     if kind == "megatron":
         return Megatron(path).documents(origin)
-    return stretches(numpy(path) if kind == "npy" else raw(path, kind), eot, origin)
+    return stretches(_array(path, kind), eot, origin)
+
+
+def _array(path: Path, kind: str) -> NDArray[Any]:
+    if kind == "npy":
+        return numpy(path)
+    return llmc(path) if kind == "llmc" else raw(path, kind)

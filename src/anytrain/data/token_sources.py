@@ -85,8 +85,8 @@ def _kind(path: Path, stored: str) -> str:
         return "megatron"
     if path.suffix not in (".npy", ".bin"):
         return "other"
-    if ids.has_header(path):
-        return "npy"
+    if (kind := ids.headed(path)) is not None:
+        return kind
     if stored == AUTO:
         raise UserError(
             f"{path} has no header that says what its ids are; --ids {', '.join(TYPES)} says it"

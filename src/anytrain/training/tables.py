@@ -37,8 +37,10 @@ class Prepare:
 
     sources: list[str]
     tokenizer: str  # FILE or bpe:SIZE
-    text_field: str = "text"
+    text_field: str | None = None  # text, or with ids tokens, a column of MDS
     validation: float = 0.02  # fraction of documents held out
+    ids: str | None = None  # the sources are token files: auto, or the type of their ids
+    eot: str | None = None  # the token after each document; of ids:N its id
 
 
 @checked(frozen=True, kw_only=True, config=STRICT)
