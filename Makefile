@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CPUS   := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
 
-.PHONY: demo test test-slow soak check docs bench titan clean
+.PHONY: demo test test-slow soak check docs bench titan dist clean
 
 $(VENV)/%.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -45,6 +45,10 @@ titan: .venv-titan/.installed         ## torchtitan's components in the released
 	.venv-titan/bin/python -m pip install --quiet --disable-pip-version-check \
 		torchtitan==0.3.0 torch==2.13.0 triton==3.9.0 pytest -e .
 	touch $@
+
+dist: $(VENV)/dev.installed           ## wheel and sdist in dist/: the same bytes from the same commit
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m hatchling build -c -d dist
+	cd dist && sha256sum *
 
 clean:
 	rm -rf $(VENV) .venv-titan demo build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -32,7 +32,7 @@ STATE = {
 
 
 # What zipfile raises for a damaged archive.
-_UNZIPPED = (zipfile.BadZipFile, NotImplementedError, LookupError, ValueError, OSError, EOFError,
+UNZIPPED = (zipfile.BadZipFile, NotImplementedError, LookupError, ValueError, OSError, EOFError,
              OverflowError)  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def _record(path: Path, file: IO[bytes], info: Any, tensor: Any, shape: tuple[in
     if start < 0 or length < 0 or start + length > file.seek(0, io.SEEK_END):
         raise UserError(f"{path} is truncated or damaged: it has no {length} bytes at {start}")
     try:
-        piece = _Slice(file, start, length)
+        piece = Slice(file, start, length)
         with zipfile.ZipFile(piece) as archive:  # their names begin with the archive's own
             found = {i.filename.partition("/")[2]: i for i in archive.infolist()}
             said = unpickled(path, piece.member(found["data.pkl"]))
@@ -139,10 +139,10 @@ def _record(path: Path, file: IO[bytes], info: Any, tensor: Any, shape: tuple[in
                   offset + data.file_size + 4)  # fmt: skip
     except UserError:
         raise
-    except (*_UNZIPPED, AttributeError, struct.error) as error:
+    except (*UNZIPPED, AttributeError, struct.error) as error:
         raise UserError(f"{path} is truncated or damaged at byte {start}: {error}") from error
     alone = said.offset == 0 and data.file_size == prod(shape) * SIZES[dtype]
-    plain = alone and _row_major(shape, said.stride) and data.compress_type == 0
+    plain = alone and row_major(shape, said.stride) and data.compress_type == 0
     if (said.dtype, said.shape, order) != (dtype, shape, b"little") or not plain:
         raise UserError(f"{path}: the piece at byte {start} is not {dtype} {list(shape)}, "
                         "uncompressed and row by row")  # fmt: skip
@@ -151,7 +151,7 @@ def _record(path: Path, file: IO[bytes], info: Any, tensor: Any, shape: tuple[in
     return Record(path, start + offset, data.file_size, checksums)
 
 
-def _row_major(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+def row_major(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     """Whether elements lie row by row; the stride of a dimension of one says nothing."""
     rows = zip(shape, stride, strict=True)
     return all(n == 1 or s == prod(shape[d + 1 :]) for d, (n, s) in enumerate(rows)) or (
@@ -167,7 +167,7 @@ def _dtype(path: Path, tensor: Any) -> str:
     return str(dtype)
 
 
-class _Slice(io.RawIOBase):
+class Slice(io.RawIOBase):
     """Some bytes of a file, as a file."""
 
     def __init__(self, file: IO[bytes], offset: int, length: int) -> None:

@@ -46,7 +46,7 @@ class _Storage(NamedTuple):
     dtype: str
 
 
-class _Saved(NamedTuple):
+class Saved(NamedTuple):
     """A tensor that torch.save wrote."""
 
     storage: _Storage
@@ -56,10 +56,15 @@ class _Saved(NamedTuple):
     dtype: str
 
 
-def _saved(storage: _Storage, offset: int, shape: Any, stride: Any, *rest: Any) -> _Saved:
+def _saved(storage: _Storage, offset: int, shape: Any, stride: Any, *rest: Any) -> Saved:
     # `_rebuild_tensor_v3` says a type of its own after requires_grad and hooks
     dtype = rest[2] if len(rest) > 2 and isinstance(rest[2], str) else storage.dtype
-    return _Saved(storage, offset, sizes(shape), sizes(stride), dtype)
+    return Saved(storage, offset, sizes(shape), sizes(stride), dtype)
+
+
+def _parameter(data: Any, *rest: Any) -> Any:
+    """A torch.nn.Parameter is its tensor."""
+    return data
 
 
 def _ordered(pairs: Any = ()) -> "OrderedDict[Any, Any]":
@@ -95,6 +100,7 @@ _NAMES: dict[str, Any] = {
     "torch.storage.UntypedStorage": "",
     "torch.Size": tuple,
     "collections.OrderedDict": _ordered,
+    "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_tensor_v2": _saved,
     "torch._utils._rebuild_tensor_v3": _saved,
     f"{_CHECKPOINT}.metadata.TensorStorageMetadata": TensorStorage,

@@ -189,12 +189,12 @@ def test_the_sample_is_bounded_and_spread(tmp_path: Path, jsonl: Jsonl) -> None:
     texts = [prose(seed, 100) for seed in range(400)]
     source = str(jsonl("a.jsonl", texts))
     total = sum(len(text.encode()) for text in texts)
-    taken = list(chunks.sample([source], "text", total // 4, total))
+    taken = list(chunks.sample([source], chunks.Reading("text"), total // 4, total))
     assert 0.15 * total < sum(len(text.encode()) for text in taken) <= total // 4
     places = [texts.index(text) for text in taken]
     assert places[0] < 40
     assert places[-1] > 300
-    assert list(chunks.sample([source], "text", 10 * total, total)) == texts
+    assert list(chunks.sample([source], chunks.Reading("text"), 10 * total, total)) == texts
 
 
 def saved(folder: Path, token: str, config: dict[str, object] | None = None) -> Path:

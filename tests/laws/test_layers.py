@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "headers",
         "pickles",
         "foreign",
+        "archives",
         "origins",
         "weights",
         "averaging",
@@ -37,13 +38,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "data",
         "curvature",
     ),
-    ("training", "posttrain", "release", "merging"),
+    ("training", "posttrain", "release", "merging", "converting"),
     ("compare", "report", "study", "selection", "integrations", "doctor", "cli", "recipes"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # May load a module whose name is in a variable: verbs, lazy public names, and `--import`.
-BY_NAME = {"cli/main.py", "data/__init__.py", "grammar.py"}
+BY_NAME = {"cli/main.py", "cli/completion.py", "data/__init__.py", "grammar.py"}
 
 # Read runs or print, and wait for no torch.
 WITHOUT_TORCH = (

@@ -18,10 +18,11 @@ _LONGEST = 2000  # characters of a sentence
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Train": ("prepare", "plan", "train", "status", "fork", "doctor"),
-    "Release": ("release", "merge", "generate"),
+    "Release": ("release", "merge", "convert", "generate"),
     "Post-train": ("finetune", "evaluate"),
     "Compare": ("study", "report", "sharpness"),
     "Theory": ("theory",),
+    "Shell": ("completion",),
 }
 
 SUMMARIES: dict[str, str] = {
@@ -33,6 +34,7 @@ SUMMARIES: dict[str, str] = {
     "doctor": "what is missing for which verb, and whether the laws hold here",
     "release": "write any weights of a run as a Hugging Face directory",
     "merge": "stream checkpoints into one: any rule, after the fact",
+    "convert": "another trainer's checkpoint as a Hugging Face directory",
     "generate": "continue a prompt with any weights of a run",
     "finetune": "fine-tune any weights by TRL: rates tuned, then seeds, then a table",
     "evaluate": "any weights on tasks of lm-evaluation-harness, with paired intervals",
@@ -40,6 +42,7 @@ SUMMARIES: dict[str, str] = {
     "report": "validation loss of runs side by side: a table, a page, a picture",
     "sharpness": "curvature of the held-out loss: traces, eigenvalues, barriers",
     "theory": "linear regression, exactly: rates, sweep, estimate, advise",
+    "completion": "what makes bash, zsh, fish or tcsh complete all of this",
 }
 
 

@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16", "float64"),
                         help="of the output; the inputs' own if absent")  # fmt: skip
     parser.add_argument("--foreign", action="store_true",
-                        help="read the pickled metadata of torch.distributed's checkpoints, with a "
-                        "reader that runs nothing")  # fmt: skip
+                        help="read the pickles in checkpoints of torch.distributed and files of "
+                        "torch.save, with a reader that runs nothing")  # fmt: skip
     parser.add_argument("--max-error", type=float, default=0.05, metavar="E",
                         help="of a rebuilt profile, relative L2; 0.05 if absent")  # fmt: skip
     how.add_argument("--search", choices=("val",), help="of one moment of a run: rebuild the width "

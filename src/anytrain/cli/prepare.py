@@ -1,7 +1,8 @@
 """Turn text into a corpus of token shards that training reads.
 
 SRC is a text or source file, JSONL (plain, .gz, .zst), parquet, a saved `datasets` directory, a
-folder of these, or the word `stdlib`: the Python standard library's own source on this machine.
+folder of these, a MosaicML data set (MDS), or the word `stdlib`: the Python standard library's own
+source on this machine. With --ids it is tokens already: Megatron's .idx and .bin, .npy, .bin, MDS.
 Interrupted, the same command goes on where it was.
 """
 
@@ -22,15 +23,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="the corpus to write")
     parser.add_argument(
         "--tokenizer",
-        metavar="FILE|bpe:N",
+        metavar="FILE|bpe:N|ids:N",
         help="a tokenizers JSON file, a directory that holds tokenizer.json, or a byte-level BPE "
-        "of N tokens trained on up to 32 MiB of the documents, for example bpe:4096",
+        "of N tokens trained on up to 32 MiB of the documents, for example bpe:4096; ids:N for "
+        "--ids without a tokenizer",
     )
-    parser.add_argument("--text-field", metavar="NAME", help="field of JSONL and tables (text)")
+    parser.add_argument("--ids", metavar="TYPE", help="the sources are token files: auto, where "
+                        "they say of which type, or uint16, uint32, int32, int64")  # fmt: skip
+    parser.add_argument("--text-field", metavar="NAME", help="field of JSONL and tables, column of "
+                        "MDS (text; with --ids tokens)")  # fmt: skip
     parser.add_argument(
         "--validation", type=float, metavar="SHARE", help="share of documents held out (0.02)"
     )
-    parser.add_argument("--eot", metavar="TOKEN", help="the token after each document")
+    parser.add_argument(
+        "--eot", metavar="TOKEN", help="the token after each document; of ids:N its id"
+    )
     parser.add_argument("--shard-tokens", type=int, metavar="N", help="tokens a file (268435456)")
     parser.add_argument("--dtype", choices=("uint16", "uint32"), help="by the vocabulary")
     parser.add_argument("--append", action="store_true", help="add a segment to a finished corpus")
@@ -50,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         eot=args.eot,
         shard_tokens=args.shard_tokens,
         dtype=args.dtype,
+        ids=args.ids,
         append=args.append,
         bar=not args.json,
     )
@@ -65,7 +73,7 @@ def summary(done: "Prepared") -> dict[str, Any]:
         "out": str(done.folder),
         "outcome": done.outcome,
         **counts,
-        "bytes_per_token": counts["text_bytes"] / tokens if tokens else None,
+        "bytes_per_token": counts["text_bytes"] / tokens if counts["text_bytes"] else None,
         "skipped": {reason: list(names) for reason, names in done.segment.skipped.items()},
         "segments": len(manifest.segments),
         "corpus_train_tokens": sum(s.counts["train_tokens"] for s in manifest.segments),
@@ -80,12 +88,13 @@ def lines(done: "Prepared") -> list[str]:
     """The same for a person."""
     found = summary(done)
     out = [f"{found['out']}: {found['outcome']}"]
-    if found["bytes_per_token"]:
+    tokens = found["train_tokens"] + found["validation_tokens"]
+    if tokens:
         documents = found["train_documents"] + found["validation_documents"]
-        tokens = found["train_tokens"] + found["validation_tokens"]
+        size = found["bytes_per_token"]
         out.append(
-            f"  {documents:,} documents, {tokens:,} tokens of {found['bytes_per_token']:.2f} bytes "
-            f"(vocabulary {found['vocab']:,}, {found['dtype']})"
+            f"  {documents:,} documents, {tokens:,} tokens{f' of {size:.2f} bytes' if size else ''}"
+            f" (vocabulary {found['vocab']:,}, {found['dtype']})"
         )
         out.append(f"  held out for validation: {found['validation_tokens']:,} tokens")
     left_out = [

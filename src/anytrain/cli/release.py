@@ -2,6 +2,7 @@
 
 anytrain release runs/a --out models/a                 the best weights of the last checkpoint
 anytrain release runs/a@20B-tokens:ema25 --out models/a-20B --dtype bfloat16
+anytrain release runs/a --out models/a --as llama      or a sentence that says why it is not Llama
 anytrain release runs/a --for finetuning --probe chat.jsonl --out models/a-base
 
 The weights with the lowest loss are not always those that fine-tune best (arXiv:2603.16127). With
@@ -18,12 +19,16 @@ from anytrain.errors import UserError, missing_extra
 
 if TYPE_CHECKING:
     from anytrain.advice import Advice
+    from anytrain.models.shape import DecoderShape
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="RUN[@WHEN][:WEIGHTS]")
     parser.add_argument("--out", type=Path, required=True, help="the new directory")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--as", dest="architecture", choices=("llama",),
+                        help="refuse a shape that is not plain Llama, which vLLM and llama.cpp "
+                        "need; one that is, is released so anyway")  # fmt: skip
     parser.add_argument("--for", dest="purpose", choices=("finetuning", "use"),
                         help="choose the weights by it, and say why on the card")  # fmt: skip
     parser.add_argument("--probe", type=Path, metavar="CHAT.jsonl", help="rows to fine-tune on")
@@ -35,6 +40,9 @@ def run(args: argparse.Namespace) -> int:
     from anytrain.release import release
     from anytrain.weights import open_weights
 
+    if args.architecture == "llama":
+        with open_weights(args.weights) as weights:
+            _check_llama(args.weights, weights.shape)
     advice = _advice(args)
     text = args.weights if advice is None else _named(args.weights, advice.chosen)
     with open_weights(text) as weights:
@@ -57,6 +65,14 @@ def run(args: argparse.Namespace) -> int:
             if advice is not None:
                 print(advice.reason)
     return 0
+
+
+def _check_llama(text: str, shape: "DecoderShape") -> None:
+    if unlike := shape.unlike_llama:
+        raise UserError(
+            f"--as llama: {text} has {', '.join(unlike)}; without --as its release carries the "
+            "model's code and loads in transformers"
+        )
 
 
 def _named(text: str, weights: str) -> str:

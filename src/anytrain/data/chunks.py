@@ -1,4 +1,7 @@
-"""The sources as chunks of hashed documents, readable from any place, one chunk ahead of use."""
+"""The sources as chunks of hashed documents, readable from any place, one chunk ahead of use.
+
+A document is text, or token ids that somebody else made of one.
+"""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,9 +11,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
-from anytrain.data.corpora import SourceFile, files, items
-from anytrain.data.formats import Skipped
+from anytrain.data import corpora, token_sources
+from anytrain.data.corpora import SourceFile
+from anytrain.data.formats import Document, Skipped
+from anytrain.data.ids import Ids
 from anytrain.data.journal import Cursor
+from anytrain.data.token_sources import IdsFile
 from anytrain.errors import UserError
 
 T = TypeVar("T")
@@ -27,16 +33,52 @@ class Text:
     text: str
     digest: bytes  # 16 bytes
     bytes: int
+    ids: Ids | None = None  # instead of the text
 
     @classmethod
     def of(cls, text: str) -> "Text":
         data = text.encode("utf-8")
         return cls(text, hashlib.blake2b(data, digest_size=16).digest(), len(data))
 
+    @classmethod
+    def of_ids(cls, ids: Ids) -> "Text":
+        """The same by its ids, each as 8 bytes: what they were stored in makes no difference."""
+        digest = hashlib.blake2b(ids.data, digest_size=16).digest()
+        return cls("", digest, ids.ids.nbytes, ids)
+
     @property
     def draw(self) -> float:
         """A number in [0, 1) that depends on the text alone: the validation split, the sample."""
         return int.from_bytes(self.digest[:8], "big") / 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the files of the sources are read."""
+
+    text_field: str  # of JSONL and tables; of MDS the column
+    ids: str | None = None  # the sources are token files: see `token_sources.STORED`
+    eot: int | None = None  # the id after which a document ends, where no index says it
+
+    def files(self, sources: Sequence[str], exclude: Path | None) -> Iterable[SourceFile | IdsFile]:
+        if self.ids is None:
+            return chain.from_iterable(corpora.files(source, exclude) for source in sources)
+        stored = self.ids
+        found = (token_sources.files(source, stored, exclude) for source in sources)
+        return chain.from_iterable(found)
+
+    def items(self, file: SourceFile | IdsFile) -> Iterator[Text | Skipped]:
+        """The documents of one file, hashed, and what could not be read in its place."""
+        if isinstance(file, SourceFile):
+            read: Iterator[Document | Ids | Skipped] = corpora.items(file, self.text_field)
+        else:
+            stored = self.ids or token_sources.AUTO
+            read = token_sources.items(file, self.text_field, stored, self.eot)
+        for item in read:
+            if isinstance(item, Ids):
+                yield Text.of_ids(item)
+            else:
+                yield item if isinstance(item, Skipped) else Text.of(item.text)
 
 
 @dataclass
@@ -70,10 +112,10 @@ class Survey:
     listing: str  # as in `Cursor`, after the last file
 
 
-def survey(sources: Sequence[str], exclude: Path | None = None) -> Survey:
+def survey(sources: Sequence[str], reading: Reading, exclude: Path | None = None) -> Survey:
     """Walk the sources once without reading them."""
     count, size, exact, listing = 0, 0, True, ""
-    for file in _files(sources, exclude):
+    for file in reading.files(sources, exclude):
         packed = file.kind in ("parquet", "arrow") or file.path.suffix in (".gz", ".zst")
         listing = _listed(listing, file)
         size += file.bytes * (_PACKED if packed else 1)
@@ -82,7 +124,7 @@ def survey(sources: Sequence[str], exclude: Path | None = None) -> Survey:
 
 
 def chunks(
-    sources: Sequence[str], text_field: str, cursor: Cursor, exclude: Path | None = None
+    sources: Sequence[str], reading: Reading, cursor: Cursor, exclude: Path | None = None
 ) -> Iterator[Chunk]:
     """Chunks from `cursor` to the end of the sources; the last one may be empty.
 
@@ -90,15 +132,15 @@ def chunks(
     """
     chunk = Chunk()
     done, listing = 0, ""
-    for file in _files(sources, exclude):
+    for file in reading.files(sources, exclude):
         if done < cursor.files:
             done, listing = done + 1, _listed(listing, file)
             continue
         if done == cursor.files and listing != cursor.listing:
             break
         skip = cursor.items if done == cursor.files else 0
-        for read, item in enumerate(islice(items(file, text_field), skip, None), skip + 1):
-            chunk.add(item if isinstance(item, Skipped) else Text.of(item.text))
+        for read, item in enumerate(islice(reading.items(file), skip, None), skip + 1):
+            chunk.add(item)
             if chunk.full:
                 chunk.cursor = Cursor(done, read, listing)
                 yield chunk
@@ -114,11 +156,11 @@ def chunks(
 
 
 def sample(
-    sources: Sequence[str], text_field: str, bound: int, total: int, exclude: Path | None = None
+    sources: Sequence[str], reading: Reading, bound: int, total: int, exclude: Path | None = None
 ) -> Iterator[str]:
     """Documents drawn by their hash, about evenly over the sources, `bound` bytes at most."""
     share, taken = bound / max(1, total), 0
-    for chunk in ahead(chunks(sources, text_field, Cursor(), exclude)):
+    for chunk in ahead(chunks(sources, reading, Cursor(), exclude)):
         for text in chunk.texts:
             if text.draw < share and taken + text.bytes <= bound:
                 taken += text.bytes
@@ -136,9 +178,5 @@ def ahead(made: Iterator[T]) -> Iterator[T]:
             yield value
 
 
-def _files(sources: Sequence[str], exclude: Path | None) -> Iterable[SourceFile]:
-    return chain.from_iterable(files(source, exclude) for source in sources)
-
-
-def _listed(listing: str, file: SourceFile) -> str:
+def _listed(listing: str, file: SourceFile | IdsFile) -> str:
     return hashlib.sha256(f"{listing}\0{file.origin}\0{file.bytes}".encode()).hexdigest()

@@ -9,6 +9,7 @@ What counts as what:
 - a text or source file is one document; above 1 MiB it is cut at line ends into documents of
   about that size, so that one large file can still be split and shuffled;
 - a line of JSONL, a row of parquet and a row of a saved dataset are one document each;
+- a sample of a MosaicML data set (MDS) is one document;
 - folders are read to the bottom; names that start with a dot, `__pycache__`, linked folders and
   prepared corpora are passed over; a saved dataset inside is recognised.
 """
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from anytrain.data import mds
 from anytrain.data.formats import Document, Kind, Skipped, read
 from anytrain.errors import UserError
 
@@ -82,7 +84,7 @@ def files(source: str | Path, exclude: Path | None = None) -> Iterator[SourceFil
         if not path.exists():
             raise UserError(
                 f"{name}: no such file or folder (a source is a text file, JSONL, parquet, a saved "
-                f"datasets directory, a folder of these, or the word {STDLIB})"
+                f"datasets directory, MDS, a folder of these, or the word {STDLIB})"
             )
         if path.is_dir() and _prepared(path):
             raise UserError(f"{name} is a prepared corpus, not a source of text")
@@ -112,6 +114,11 @@ def _folder(
     if (folder / "dataset_dict.json").is_file():
         for split in sorted(_json(folder / "dataset_dict.json").get("splits", [])):
             yield from _dataset(folder / split, f"{origin}/{split}")
+        return
+    if mds.is_index(folder):
+        for shard in mds.shards(folder):
+            name = f"{origin}/{shard.path.name}"
+            yield SourceFile(shard.path, name, "mds", shard.path.stat().st_size)
         return
     if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
         yield from _dataset(folder, origin)

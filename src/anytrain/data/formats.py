@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
+from anytrain.data import mds
 from anytrain.errors import UserError
 
-Kind = Literal["text", "jsonl", "parquet", "arrow"]
+Kind = Literal["text", "jsonl", "parquet", "arrow", "mds"]
 
 NOT_UTF8 = "not UTF-8"
 BINARY = "binary"
+NO_IDS = "no token file"
 
 PART = 2**20  # bytes; a longer text file is cut into documents of about this size
 _ROWS = 256  # rows of a table in memory at once
@@ -39,7 +41,7 @@ class Skipped:
     """Something that is no UTF-8 text, where it is and why."""
 
     origin: str
-    reason: str  # NOT_UTF8 or BINARY
+    reason: str  # NOT_UTF8, BINARY or NO_IDS
 
 
 Items = Iterator[Document | Skipped]
@@ -51,6 +53,8 @@ def read(path: Path, origin: str, kind: Kind, text_field: str) -> Items:
         return _text(path, origin)
     if kind == "jsonl":
         return _jsonl(path, origin, text_field)
+    if kind == "mds":
+        return _mds(path, origin, text_field)
     return _table(path, origin, text_field, _parquet if kind == "parquet" else _arrow)
 
 
@@ -159,6 +163,20 @@ def _encodable(text: str, origin: str) -> Document | Skipped:
     except UnicodeEncodeError:
         return Skipped(origin, NOT_UTF8)
     return Document(text, origin)
+
+
+# --- MDS -------------------------------------------------------------------------------------
+
+
+def _mds(path: Path, origin: str, text_field: str) -> Items:
+    shard = mds.shard_of(path)
+    if (encoding := shard.column(text_field)) != "str":
+        raise UserError(
+            f"{path}: column {text_field!r} holds {encoding}, text is needed; token ids are read "
+            "with --ids"
+        )
+    for number, data in enumerate(mds.values(shard, text_field), 1):
+        yield _decoded(data, f"{origin}:{number}")
 
 
 # --- tables ----------------------------------------------------------------------------------

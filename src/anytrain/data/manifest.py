@@ -32,7 +32,7 @@ _SEGMENT = {
     "train": [_FILE], "validation": [_FILE], "index": [_FILE],
 }  # fmt: skip
 _FORM = {
-    "dtype": one_of(*DTYPES), "vocab": SIZE, "eot": COUNT, "eot_token": TEXT,
+    "dtype": one_of(*DTYPES), "vocab": SIZE, "eot?": COUNT, "eot_token?": TEXT,
     "tokenizer": TEXT, "tokenizer_sha256": TEXT, "validation": NUMBER, "shard_tokens": SIZE,
     "segments": [_SEGMENT],
 }  # fmt: skip
@@ -76,13 +76,18 @@ class Manifest:
 
     dtype: str  # uint16 or uint32
     vocab: int  # tokens: the largest id plus one
-    eot: int  # the token after each document
-    eot_token: str
-    tokenizer: str  # `bpe:N`, or `file`
-    tokenizer_sha256: str
+    eot: int | None  # the token after each document; None: token files without one
+    eot_token: str | None
+    tokenizer: str  # `bpe:N`, `file`, or `ids:N` where there is none
+    tokenizer_sha256: str  # of `ids:N` that of the text
     validation: float  # share of documents held out
     shard_tokens: int  # tokens in every shard but the last
     segments: tuple[Segment, ...]
+
+    @property
+    def without_tokenizer(self) -> bool:
+        """Whether nothing says what the ids mean."""
+        return self.tokenizer.startswith("ids:")
 
     def write(self, folder: Path) -> None:
         """Put the manifest in place, whole or not at all."""
@@ -102,7 +107,7 @@ class Manifest:
                 f"this version reads {FORMAT!r} version {VERSION}"
             )
         check(path, record, _FORM)
-        fields = {name: record[name] for name in cls.__dataclass_fields__}
+        fields: dict[str, Any] = {name: record.get(name) for name in cls.__dataclass_fields__}
         made = cls(**{**fields, "segments": tuple(map(_segment, record["segments"]))})
         made._check(path)
         return made
@@ -111,7 +116,7 @@ class Manifest:
         """Files lie inside the corpus and have sizes that hold whole tokens of the vocabulary."""
         if not self.segments:
             raise UserError(f"{path} is damaged: it lists no segment")
-        if not self.eot < self.vocab <= 256 ** DTYPES[self.dtype]:
+        if not (self.eot or 0) < self.vocab <= 256 ** DTYPES[self.dtype]:
             raise UserError(
                 f"{path} is damaged: eot {self.eot} and vocab {self.vocab} are no {self.dtype}"
             )

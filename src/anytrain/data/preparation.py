@@ -12,6 +12,7 @@ so few or so long that this holds out less than a quarter of the share, the end 
 tokens makes it up.
 """
 
+import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -26,8 +27,8 @@ from anytrain.data.journal import Journal, Progress
 from anytrain.data.manifest import DataFile, Manifest, Segment
 from anytrain.data.request import Request
 from anytrain.data.tokenizer import NAME as TOKENIZER
-from anytrain.data.tokenizer import Encoder, end_of_text, install, load, train_bpe
-from anytrain.data.writer import SplitWriter
+from anytrain.data.tokenizer import Encoder, Vocabulary, end_of_text, install, load, train_bpe
+from anytrain.data.writer import SplitWriter, Tokens
 from anytrain.errors import UserError
 from anytrain.files import sha256
 
@@ -68,9 +69,11 @@ class Preparation:
 
     # --- the tokenizer -----------------------------------------------------------------------
 
-    def _tokenizer(self) -> Encoder:
+    def _tokenizer(self) -> Vocabulary:
         """The corpus's tokenizer, put in place first if this is the first time."""
         path, request = self.folder / TOKENIZER, self.request
+        if request.spec.ids:
+            return Vocabulary.without_tokenizer(request.spec, request.eot, request.dtype)
         known = self.journal.setting("tokenizer")
         if known is None:
             if request.spec.file is not None:
@@ -85,9 +88,7 @@ class Preparation:
 
     def _sample(self) -> Iterator[str]:
         request = self.request
-        return sample(
-            request.sources, request.text_field, BPE_SAMPLE, self.found.bytes, self.folder
-        )
+        return sample(request.sources, request.reading(), BPE_SAMPLE, self.found.bytes, self.folder)
 
     # --- the pass over the sources -----------------------------------------------------------
 
@@ -101,7 +102,8 @@ class Preparation:
 
     def _tokenize(self, show: bool) -> None:
         request = self.request
-        left = chunks(request.sources, request.text_field, self.progress.cursor, self.folder)
+        reading = request.reading(self.encoder.eot)
+        left = chunks(request.sources, reading, self.progress.cursor, self.folder)
         with tqdm(
             desc="tokenizing", unit="B", unit_scale=True, disable=None if show else True,
             total=self.found.bytes if self.found.exact else None,
@@ -121,13 +123,20 @@ class Preparation:
         self.journal.begin()
         gained: Counter[str] = Counter()
         kept = [(split, text) for text in chunk.texts if (split := self._judge(text, gained))]
-        encoded = self.encoder([text.text for _, text in kept])
+        encoded = self._encoded([text for _, text in kept])
         for split in SPLITS:
             mine = [ids for (chosen, _), ids in zip(kept, encoded, strict=True) if chosen == split]
             self.writers[split].append(mine)
             gained[f"{split}_tokens"] = sum(map(len, mine))
         self.journal.skip(self.number, [(item.reason, item.origin) for item in chunk.skipped])
         self._commit(self.progress.advanced(chunk.cursor, gained))
+
+    def _encoded(self, texts: list[Text]) -> list[Tokens]:
+        """Documents as ids; the chunks of a segment hold either texts or ids."""
+        if self.request.ids is not None:
+            return [self.encoder.take(text.ids) for text in texts if text.ids is not None]
+        assert isinstance(self.encoder, Encoder)
+        return self.encoder([text.text for text in texts])
 
     def _judge(self, text: Text, gained: Counter[str]) -> Split | None:
         """The split that a document goes to; None if it is left out. Counted either way."""
@@ -144,7 +153,7 @@ class Preparation:
             return None
         split: Split = "validation" if held else "train"
         gained[f"{split}_documents"] += 1
-        gained["text_bytes"] += text.bytes
+        gained["text_bytes"] += 0 if text.ids is not None else text.bytes
         return split
 
     def _commit(self, progress: Progress) -> None:
@@ -178,7 +187,8 @@ class Preparation:
         if self.number == 0:
             why = "; ".join(f"{len(w)} {reason}" for reason, w in segment.skipped.items())
             raise UserError(
-                f"{', '.join(self.request.sources)}: no text in {self.found.files} files"
+                f"{', '.join(self.request.sources)}: no {'ids' if self.request.ids else 'text'} in "
+                f"{self.found.files} files"
                 + (f" ({why}: {next(iter(segment.skipped.values()))[0]}, …)" if why else "")
             )
         self.discard()
@@ -199,7 +209,7 @@ class Preparation:
                 dtype=encoder.dtype, vocab=encoder.vocab, eot=encoder.eot,
                 eot_token=encoder.eot_token,
                 tokenizer=request.spec.text if request.spec.vocab else "file",
-                tokenizer_sha256=sha256(self.folder / TOKENIZER),
+                tokenizer_sha256=self._identity(),
                 validation=request.validation, shard_tokens=request.shard_tokens,
                 segments=(segment,),
             )  # fmt: skip
@@ -210,6 +220,12 @@ class Preparation:
         self.journal.begin()
         self._commit(replace(self.progress, complete=True))
         return manifest, segment
+
+    def _identity(self) -> str:
+        """What has to be the same for two corpora to mean the same by an id."""
+        if self.request.spec.ids:
+            return hashlib.sha256(self.request.spec.text.encode()).hexdigest()
+        return sha256(self.folder / TOKENIZER)
 
     def _segment(self) -> Segment:
         return Segment(

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from anytrain.data import manifest as manifests
+from anytrain.data.chunks import Reading
 from anytrain.data.manifest import Manifest
+from anytrain.data.token_sources import STORED
 from anytrain.data.tokenizer import Spec, parse
 from anytrain.errors import UserError
 
-TEXT_FIELD = "text"
+TEXT_FIELD, IDS_FIELD = "text", "tokens"
 VALIDATION = 0.02  # share of documents
 SHARD_TOKENS = 2**28  # tokens; half a gigabyte at two bytes each
 
@@ -26,6 +28,7 @@ class Request:
     shard_tokens: int
     eot: str | None  # None: a usual one
     dtype: str | None  # None: by the vocabulary
+    ids: str | None = None  # the sources are token files, and of which type: see `token_sources`
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -34,6 +37,21 @@ class Request:
             raise UserError(f"--validation {self.validation}: a share from 0 to below 1 is valid")
         if self.shard_tokens < 1:
             raise UserError(f"--shard-tokens {self.shard_tokens}: 1 or more is valid")
+        if self.ids is not None and self.ids not in STORED:
+            raise UserError(f"--ids {self.ids}: one of {', '.join(STORED)} is valid")
+        if self.ids is not None and not (self.spec.file or self.spec.ids):
+            raise UserError(
+                f"--tokenizer {self.spec.text}: with --ids it is the file of the tokenizer that "
+                "made the ids, or ids:N for a vocabulary of N without one"
+            )
+        if self.ids is None and self.spec.ids:
+            raise UserError(
+                f"--tokenizer {self.spec.text} reads no text; a tokenizer is needed, or --ids"
+            )
+
+    def reading(self, eot: int | None = None) -> Reading:
+        """How the sources are read, once it is known which id ends a document."""
+        return Reading(self.text_field, self.ids, eot)
 
     @classmethod
     def first(cls, sources: tuple[str, ...], given: Mapping[str, Any]) -> "Request":
@@ -46,11 +64,12 @@ class Request:
         return cls(
             sources=sources,
             spec=parse(given["tokenizer"]),
-            text_field=_or(given["text_field"], TEXT_FIELD),
+            text_field=_or(given["text_field"], IDS_FIELD if given["ids"] else TEXT_FIELD),
             validation=_or(given["validation"], VALIDATION),
             shard_tokens=_or(given["shard_tokens"], SHARD_TOKENS),
             eot=given["eot"],
             dtype=given["dtype"],
+            ids=given["ids"],
         )
 
     @classmethod
@@ -80,12 +99,17 @@ class Request:
             )
         return cls(
             sources=sources,
-            spec=Spec(corpus.tokenizer, folder / "tokenizer.json", 0),
-            text_field=_or(given["text_field"], TEXT_FIELD),
+            spec=(
+                parse(corpus.tokenizer)
+                if corpus.without_tokenizer
+                else Spec(corpus.tokenizer, folder / "tokenizer.json", 0)
+            ),
+            text_field=_or(given["text_field"], IDS_FIELD if given["ids"] else TEXT_FIELD),
             validation=corpus.validation,
             shard_tokens=corpus.shard_tokens,
             eot=corpus.eot_token,
             dtype=corpus.dtype,
+            ids=given["ids"],
         )
 
     def arguments(self) -> dict[str, Any]:
@@ -98,11 +122,14 @@ class Request:
             "--shard-tokens": self.shard_tokens,
             "--eot": self.eot,
             "--dtype": self.dtype,
+            **({"--ids": self.ids} if self.ids else {}),
         }
 
     def same_as(self, begun: Mapping[str, Any], folder: Path) -> None:
         """Raise a UserError naming the first argument that is not what `folder` began with."""
-        for flag, value in self.arguments().items():
+        arguments = self.arguments()
+        for flag in (*arguments, *(begun.keys() - arguments.keys())):
+            value = arguments.get(flag)
             if begun.get(flag) != value:
                 raise UserError(
                     f"{folder} was begun with {flag} {_shown(begun.get(flag))}, now it is "

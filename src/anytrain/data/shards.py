@@ -183,10 +183,10 @@ def _prepared(folder: Path, verify: Verify) -> Corpus:
     hashes |= verify == "auto" and sum(file.bytes for file in files) <= HASHED
     for file in files:
         _check(folder, file, hashes)
-    vocabulary = folder / tokenizers.NAME
-    if not vocabulary.is_file():
+    vocabulary = None if manifest.without_tokenizer else folder / tokenizers.NAME
+    if vocabulary is not None and not vocabulary.is_file():
         raise UserError(f"{vocabulary} is missing")
-    if sha256(vocabulary) != manifest.tokenizer_sha256:
+    if vocabulary is not None and sha256(vocabulary) != manifest.tokenizer_sha256:
         raise UserError(f"{vocabulary} is not the tokenizer that the corpus was prepared with")
     dtype = np.dtype(manifest.dtype).newbyteorder("<")
 

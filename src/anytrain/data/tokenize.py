@@ -19,7 +19,7 @@ from anytrain.data.journal import Journal
 from anytrain.data.manifest import Manifest, Segment
 from anytrain.data.preparation import Preparation
 from anytrain.data.request import Request
-from anytrain.data.tokenizer import Encoder, end_of_text, load
+from anytrain.data.tokenizer import Encoder, Vocabulary, end_of_text, load
 from anytrain.errors import UserError
 
 Outcome = Literal["prepared", "appended", "nothing new", "already there"]
@@ -45,10 +45,13 @@ def prepare(
     eot: str | None = None,
     shard_tokens: int | None = None,
     dtype: str | None = None,
+    ids: str | None = None,
     append: bool = False,
     bar: bool = False,
 ) -> Prepared:
     """Tokenize `sources` into the corpus `out`, or go on where an interrupted call stopped.
+
+    With `ids` (see `token_sources.STORED`) they are token files already.
 
     Called again with the same arguments it goes on, or says that the work is done; with others
     it raises a UserError. `append` adds a segment to a complete corpus: same tokenizer, old
@@ -60,6 +63,7 @@ def prepare(
     given = {
         "tokenizer": tokenizer, "text_field": text_field, "validation": validation,
         "eot": eot, "shard_tokens": shard_tokens, "dtype": dtype,
+        "ids": ids,
     }  # fmt: skip
     if append:
         request = Request.appending(folder, names, given)
@@ -67,7 +71,7 @@ def prepare(
         request = Request.first(names, given)
         _check_tokenizer(request)
     with _disk_errors(folder):
-        found = survey(names, exclude=folder)
+        found = survey(names, request.reading(), exclude=folder)
         _claim(folder)
         journal = Journal(folder)
         try:
@@ -123,6 +127,8 @@ def _number(folder: Path, journal: Journal, append: bool) -> int:
 
 def _check_tokenizer(request: Request) -> None:
     """A tokenizer that does not fit is refused before anything is made."""
+    if request.spec.ids:
+        Vocabulary.without_tokenizer(request.spec, request.eot, request.dtype)
     if request.spec.file is not None:
         tokenizer = load(request.spec.file)
         Encoder(tokenizer, end_of_text(tokenizer, request.eot, request.spec.file), request.dtype)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anytrain.data.ids import Ids
 from anytrain.data.manifest import DTYPES
 from anytrain.errors import UserError
 from anytrain.files import read_json, sha256, sync
@@ -34,8 +35,13 @@ class Spec:
     """What `--tokenizer` says: a file, or the vocabulary of a BPE to be trained."""
 
     text: str
-    file: Path | None  # None: to be trained
+    file: Path | None  # None: to be trained, or there is none
     vocab: int  # 0 where the file says
+
+    @property
+    def ids(self) -> bool:
+        """Whether there is no tokenizer: a vocabulary of so many ids, and token files."""
+        return self.text.startswith("ids:")
 
     @property
     def identity(self) -> str:
@@ -44,7 +50,7 @@ class Spec:
 
 
 def parse(text: str) -> Spec:
-    """`bpe:4096`, a tokenizers JSON file, or a directory that holds tokenizer.json."""
+    """`bpe:4096`, `ids:50304`, a tokenizers JSON file, or a directory that holds tokenizer.json."""
     if text.startswith("bpe:"):
         size = text.removeprefix("bpe:")
         if not re.fullmatch(r"\d{1,9}", size) or int(size) < _SMALLEST:
@@ -52,6 +58,11 @@ def parse(text: str) -> Spec:
                 f"tokenizer {text!r}: bpe:N needs a vocabulary N of {_SMALLEST} or more"
             )
         return Spec(f"bpe:{int(size)}", None, int(size))
+    if text.startswith("ids:"):
+        size = text.removeprefix("ids:")
+        if not re.fullmatch(r"\d{1,9}", size) or int(size) < 1:
+            raise UserError(f"tokenizer {text!r}: ids:N needs a vocabulary N of 1 or more")
+        return Spec(f"ids:{int(size)}", None, int(size))
     path = Path(text)
     file = path / NAME if path.is_dir() else path
     if not file.is_file():
@@ -166,15 +177,14 @@ def _configured(file: Path | None) -> str | None:
     return token if isinstance(token, str) else None
 
 
-class Encoder:
-    """Documents -> arrays of token ids, each ending with the end-of-text token."""
+class Vocabulary:
+    """Token ids that somebody made -> those of a corpus: seen to be in the vocabulary, and each
+    document ending with the end-of-text token where there is one."""
 
-    def __init__(self, tokenizer: "Tokenizer", eot_token: str, dtype: str | None) -> None:
-        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-        self._tokenizer = tokenizer
-        self.vocab = max(vocabulary.values()) + 1  # ids may have holes: the largest one counts
-        self.eot_token = eot_token
-        self.eot = int(vocabulary[eot_token])
+    def __init__(
+        self, vocab: int, eot: int | None, eot_token: str | None, dtype: str | None
+    ) -> None:
+        self.vocab, self.eot, self.eot_token = vocab, eot, eot_token
         self.dtype = dtype or ("uint16" if self.vocab <= 2**16 else "uint32")
         if self.dtype not in DTYPES:
             raise UserError(f"--dtype {dtype!r}: one of {', '.join(DTYPES)}")
@@ -183,6 +193,41 @@ class Encoder:
                 f"--dtype {self.dtype} holds {256 ** DTYPES[self.dtype]} tokens, the vocabulary of "
                 f"the tokenizer is {self.vocab}; use uint32"
             )
+
+    @classmethod
+    def without_tokenizer(cls, spec: Spec, eot: str | None, dtype: str | None) -> "Vocabulary":
+        """Of `ids:N`; its end of text is named by its id."""
+        if eot is not None and not (re.fullmatch(r"\d{1,10}", eot) and int(eot) < spec.vocab):
+            raise UserError(
+                f"--eot {eot}: with --tokenizer {spec.text} an id from 0 to {spec.vocab - 1} is "
+                "valid"
+            )
+        return cls(spec.vocab, None if eot is None else int(eot), eot, dtype)
+
+    def take(self, found: Ids) -> NDArray[np.unsignedinteger]:
+        """The ids of a document; UserError for one that is not in the vocabulary."""
+        ids = found.ids
+        wrong = ids[(ids < 0) | (ids >= self.vocab)] if len(ids) else ids
+        if len(wrong):
+            raise UserError(
+                f"{found.origin}: token id {wrong[0]}; the vocabulary has {self.vocab}, so 0 to "
+                f"{self.vocab - 1} are valid"
+            )
+        if found.whole and self.eot is not None and not (len(ids) and ids[-1] == self.eot):
+            ids = np.append(ids, self.eot)
+        return ids.astype(self.dtype)
+
+
+class Encoder(Vocabulary):
+    """Documents -> arrays of token ids, each ending with the end-of-text token."""
+
+    eot: int
+
+    def __init__(self, tokenizer: "Tokenizer", eot_token: str, dtype: str | None) -> None:
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        self._tokenizer = tokenizer
+        largest = max(vocabulary.values())  # ids may have holes
+        super().__init__(largest + 1, int(vocabulary[eot_token]), eot_token, dtype)
 
     def __call__(self, texts: Sequence[str]) -> list[NDArray[np.unsignedinteger]]:
         """Encode in parallel on all cores."""

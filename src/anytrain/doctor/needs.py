@@ -17,6 +17,7 @@ NEEDS: dict[str, tuple[str, ...]] = {  # verb -> packages, named alike by pip an
     "fork": _TRAINER,
     "release": _TENSORS,
     "merge": ("numpy", "tokenizers"),
+    "convert": _TENSORS,
     "generate": _TENSORS,
     "finetune": (*_TENSORS, *_RECIPES, "trl", "transformers", "accelerate", "datasets"),
     "evaluate": _TENSORS,
@@ -24,6 +25,7 @@ NEEDS: dict[str, tuple[str, ...]] = {  # verb -> packages, named alike by pip an
     "report": ("numpy",),
     "sharpness": _TENSORS,
     "theory": ("numpy", "numba"),
+    "completion": ("shtab", *_RECIPES),
 }
 
 
@@ -43,8 +45,11 @@ class Option:
 OPTIONS = (
     Option("train", "tensorboard", "tensorboard", "log.tensorboard=true"),
     Option("train", "wandb", "wandb", "log.wandb=PROJECT"),
+    Option("train", "trackio", "trackio", "log.trackio=PROJECT"),
+    Option("train", "mlflow", "mlflow", "log.mlflow=EXPERIMENT"),
     Option("train", "fsspec", "mirror", "checkpoint.mirror=LOCATION"),
     Option("release", "transformers", "transformers", "loading what was released"),
+    Option("convert", "yaml", "transformers", "checkpoints of litgpt"),
     Option("merge", "matplotlib", "report", "--curve"),
     Option("evaluate", "lm_eval", "evaluate", "every task"),
     Option("evaluate", "transformers", "evaluate", "every model"),

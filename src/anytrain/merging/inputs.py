@@ -5,6 +5,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from anytrain import archives
+from anytrain.archives import is_archive
 from anytrain.averaging.merge import Source
 from anytrain.errors import UserError
 from anytrain.foreign import METADATA, Foreign, read
@@ -26,11 +28,13 @@ class Input:
     directory: Path | None = None  # of Hugging Face
     files: tuple[Path, ...] = ()  # of safetensors, in their order
     foreign: Foreign | None = None  # of torch.distributed
+    archive: Path | None = None  # of torch.save
 
     @property
     def places(self) -> list[Path]:
         """What it is read from, and an output must not be."""
-        own = [self.directory, self.foreign.path if self.foreign else None, *self.files]
+        foreign = self.foreign.path if self.foreign else None
+        own = [self.directory, foreign, self.archive, *self.files]
         return [place for place in own if place is not None]
 
 
@@ -38,7 +42,7 @@ class Input:
 def opened(texts: Sequence[str], foreign: bool = False) -> Iterator[list[Input]]:
     """The inputs that texts name, their checkpoints pinned while the context is open.
 
-    `foreign` allows those of torch.distributed, whose metadata is a pickle.
+    `foreign` allows those of torch.distributed and of torch.save, which hold pickles.
     """
     with ExitStack() as stack:
         yield [found for text in texts for found in _inputs(text, foreign, stack)]
@@ -46,6 +50,8 @@ def opened(texts: Sequence[str], foreign: bool = False) -> Iterator[list[Input]]
 
 def _inputs(text: str, foreign: bool, stack: ExitStack) -> list[Input]:
     path = Path(text)
+    if is_archive(path):
+        return [_of_archive(path, foreign)]
     if path.is_file():
         return [Input(Source.of(text, of_files([path])), files=(path,))]
     if any((path / name).is_file() for name in (SINGLE, INDEX)):
@@ -78,6 +84,16 @@ def _of_directory(path: Path) -> Input:
             "quantised numbers is no model; weights in floating point are valid"
         )
     return Input(Source.of(str(path), entries), directory=path, files=tuple(weight_files(path)))
+
+
+def _of_archive(path: Path, allowed: bool) -> Input:
+    if not allowed:
+        raise UserError(
+            f"{path} is a pickle, which can run code when opened; --foreign reads it and refuses "
+            "all that no checkpoint needs"
+        )
+    found = archives.read(path)
+    return Input(Source.of(str(path), found.entries), archive=path)
 
 
 def _of_foreign(path: Path, allowed: bool) -> Input:

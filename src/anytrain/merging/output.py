@@ -46,6 +46,8 @@ def write(
             f"{last.foreign.path}: its files are copied and patched, so --dtype is not valid; "
             "a FILE.safetensors as --out takes any type"
         )
+    if last.archive is not None:
+        raise UserError(f"--out {out}: of {last.archive} a FILE.safetensors is made")
     with appearing(out) as draft:
         if last.foreign is not None:
             files: dict[Path, list[str]] = {}

@@ -18,6 +18,9 @@ Json = dict[str, Any]
 # what a release of our own shape carries, for transformers to run
 _CODE = ("modeling_anytrain.py", "decoder.py", "cross_entropy.py", "shape.py")
 
+# of a tokenizer, beside tokenizer.json
+_BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
 # Llama's config.json against DecoderShape
 _LLAMA = {
     "num_hidden_layers": "layers",
@@ -61,12 +64,17 @@ def write_description(
     cache = {} if shape.is_llama else {"use_cache": False}
     _write_json(draft / "generation_config.json", {**end, **cache, **(generation or {})})
     if not shape.is_llama:
-        for name in _CODE:
-            shutil.copyfile(Path(__file__).parent / name, draft / name)
+        install_code(draft)
     if tokenizer is not None:
         _write_tokenizer(draft, tokenizer, shape, eot)
     if card is not None:
         (draft / "README.md").write_text(card, encoding="utf-8")
+
+
+def install_code(draft: Path) -> None:
+    """What transformers runs for a model of our own shape."""
+    for name in _CODE:
+        shutil.copyfile(Path(__file__).parent / name, draft / name)
 
 
 def config_of(shape: DecoderShape, *, eot: int | None, dtype: str) -> Json:
@@ -105,6 +113,39 @@ def config_of(shape: DecoderShape, *, eot: int | None, dtype: str) -> Json:
     }
 
 
+def install_tokenizer(draft: Path, source: Path, vocab: int, context: int) -> int | None:
+    """A tokenizer's files of any model's directory; returns the end-of-text token that it names.
+
+    What stands beside tokenizer.json comes along, such as a chat template; where there is no
+    tokenizer_config.json, the file itself has to have a usual end of text, else there is none.
+    """
+    file = source / "tokenizer.json" if source.is_dir() else source
+    tokenizer = tokenizers.read(file)
+    if (size := tokenizer.get_vocab_size()) > vocab:
+        raise UserError(f"{file} has {size} tokens, the model's vocab is {vocab}")
+    try:
+        end = tokenizers.end_of_text(tokenizer, None, file)
+    except UserError:
+        end = None
+    for name in _BESIDE:
+        if (file.parent / name).is_file():
+            shutil.copyfile(file.parent / name, draft / name)
+    shutil.copyfile(file, draft / "tokenizer.json")
+    if not (draft / "tokenizer_config.json").exists():
+        special = {} if end is None else {"eos_token": end, "pad_token": end}
+        _write_json(draft / "tokenizer_config.json", _tokenizer_config(context, special))
+    return None if end is None else tokenizer.token_to_id(end)
+
+
+def _tokenizer_config(context: int, special: Json) -> Json:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context,
+        "clean_up_tokenization_spaces": False,
+        **special,
+    }
+
+
 def _write_tokenizer(draft: Path, source: Path, shape: DecoderShape, eot: int | None) -> None:
     file = source / "tokenizer.json" if source.is_dir() else source
     tokenizer = tokenizers.read(file)
@@ -117,13 +158,7 @@ def _write_tokenizer(draft: Path, source: Path, shape: DecoderShape, eot: int | 
     shutil.copyfile(file, draft / "tokenizer.json")
     special = {} if end is None else {"eos_token": end, "pad_token": end}
     _write_json(draft / "special_tokens_map.json", special)
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": shape.context,
-        "clean_up_tokenization_spaces": False,
-        **special,
-    }
-    _write_json(draft / "tokenizer_config.json", config)
+    _write_json(draft / "tokenizer_config.json", _tokenizer_config(shape.context, special))
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

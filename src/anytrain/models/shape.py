@@ -119,7 +119,14 @@ class DecoderShape:
     @property
     def is_llama(self) -> bool:
         """Whether `LlamaForCausalLM` computes this function."""
-        return self.norm == "rmsnorm" and self.activation == "swiglu" and not self.qk_norm
+        return not self.unlike_llama
+
+    @property
+    def unlike_llama(self) -> tuple[str, ...]:
+        """The options that keep it from being Llama, each with the value that Llama has."""
+        needed = {"norm": "rmsnorm", "activation": "swiglu", "qk_norm": False}
+        own = ((name, getattr(self, name), value) for name, value in needed.items())
+        return tuple(f"{n} = {v!r} ({valid!r} is Llama's)" for n, v, valid in own if v != valid)
 
     # --- weights ------------------------------------------------------------------------------
 

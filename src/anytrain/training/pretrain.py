@@ -17,7 +17,7 @@ from anytrain.training import checkpoint, recipes, start
 from anytrain.training.config import Recipe
 from anytrain.training.distributed import World, joined
 from anytrain.training.ending import together
-from anytrain.training.loggers import check_loggers, loggers
+from anytrain.training.loggers import check_loggers, openers
 from anytrain.training.mirror import check_mirror
 from anytrain.training.rewind import drop_after, go_past, rewinds
 from anytrain.training.run import Clock, Run
@@ -230,8 +230,8 @@ def _sit(
     if request.adopt_data and found is not None:
         world.once(lambda: _adopt(rundir, run, data, say))
         data = start.open_data(recipe, _pins(rundir))
-    logging = loggers(recipe, rundir) if world.first else []
-    sitting = Sitting(run, rundir, data, stop, logging)
+    loggers = openers(recipe, rundir, run.clock.step) if world.first else {}
+    sitting = Sitting(run, rundir, data, stop, loggers)
     if found is not None:
         sitting.going_on(found)
     reason = sitting.go()

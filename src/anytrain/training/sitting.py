@@ -2,7 +2,7 @@
 
 import dataclasses
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,11 +18,11 @@ from anytrain.training.background import Saved, Saver
 from anytrain.training.cadence import Cadence, previous
 from anytrain.training.evaluate import Loss, candidates, evaluate, half
 from anytrain.training.guard import Spike
-from anytrain.training.loggers import Logger
 from anytrain.training.loop import Diverged, Record, train
 from anytrain.training.progress import Progress
 from anytrain.training.rewind import rewind
 from anytrain.training.run import Clock, Run
+from anytrain.training.shielded import Logger, Shielded
 from anytrain.training.stopping import Stop
 from anytrain.training.stopwatch import Stopwatch
 from anytrain.versions import versions
@@ -39,19 +39,20 @@ class Sitting:
         rundir: RunDir,
         data: TrainingData,
         stop: Stop,
-        loggers: Sequence[Logger] = (),
+        loggers: Mapping[str, Callable[[], Logger]] | None = None,
     ) -> None:
         self.run = run
         self.rundir = rundir
         self.data = data
         self.stop = stop
-        self.loggers = loggers
         self.cadence = Cadence(run.recipe)
         self.saver = Saver(rundir, self.cadence)
         held_out = data.validation(int(run.recipe.evaluate.tokens.amount))
         self.held_out = half(torch.from_numpy(held_out), run.recipe.evaluate.split)  # (N, T + 1)
         self.world = run.world
         self.progress = Progress(run.clock.step, silent=not run.world.first)
+        opening = (loggers or {}).items()
+        self.loggers = [Shielded(name, opened, self._unlogged) for name, opened in opening]
         self.world.beat()
         self.stopwatch = Stopwatch(_seconds_so_far(rundir), self.world.now)
         self.evaluated: int | None = None  # the last step with an evaluation
@@ -187,6 +188,11 @@ class Sitting:
         self.rundir.log(record)
         for logger in self.loggers:
             logger.log(record)
+
+    def _unlogged(self, name: str, why: str) -> None:
+        """A logger failed: what it missed is in metrics.jsonl."""
+        self.progress.say(f"log.{name} {why}; training goes on, metrics.jsonl has every record")
+        self._event("logger", logger=name, why=why)
 
     def _event(self, event: str, **more: Any) -> None:
         clock = self.run.clock

@@ -79,6 +79,8 @@ def open_data(
                 tokenizer=how.tokenizer,
                 text_field=how.text_field,
                 validation=how.validation,
+                ids=how.ids,
+                eot=how.eot,
                 bar=True,
             )
     return TrainingData.open(

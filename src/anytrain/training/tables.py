@@ -37,8 +37,10 @@ class Prepare:
 
     sources: list[str]
     tokenizer: str  # FILE or bpe:SIZE
-    text_field: str = "text"
+    text_field: str | None = None  # text, or with ids tokens, a column of MDS
     validation: float = 0.02  # fraction of documents held out
+    ids: str | None = None  # the sources are token files: auto, or the type of their ids
+    eot: str | None = None  # the token after each document; of ids:N its id
 
 
 @checked(frozen=True, kw_only=True, config=STRICT)
@@ -236,15 +238,22 @@ class Guard:
 
 @checked(frozen=True, kw_only=True, config=STRICT)
 class Log:
-    """Where metrics go beside metrics.jsonl."""
+    """Where metrics go beside metrics.jsonl, each by a package of its own: docs/loggers.md."""
 
     every: int = 1  # steps between training records
-    tensorboard: bool = False
-    wandb: str | None = None  # project
+    tensorboard: bool = False  # under RUN/tensorboard; it has no projects
+    wandb: str | None = None  # project of Weights & Biases
+    trackio: str | None = None  # project
+    mlflow: str | None = None  # experiment
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"log.every = {self.every}; 1 or more steps is valid")
+        for name in ("wandb", "trackio", "mlflow"):
+            value = getattr(self, name)
+            if value is not None and not value.strip():
+                what = "an experiment" if name == "mlflow" else "a project"
+                raise ValueError(f"log.{name} = {value!r}; the name of {what} is valid")
 
 
 @checked(frozen=True, kw_only=True, config=STRICT)
