@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,13 @@ def test_every_public_name_is_there_and_documented(package: object) -> None:
     namespace: dict[str, object] = {}
     exec(f"from {package.__name__} import *", namespace)  # type: ignore[attr-defined]
     assert set(package.__all__) <= namespace.keys()  # type: ignore[attr-defined]
+
+
+def test_no_module_takes_the_place_of_a_name() -> None:
+    """A submodule becomes an attribute of its package once anybody imports it."""
+    folder = Path(anytrain.__file__).parent
+    modules = {path.stem for path in folder.iterdir() if path.suffix in ("", ".py")}
+    assert not modules & API
 
 
 def test_a_name_that_is_not_there() -> None:

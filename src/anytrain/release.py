@@ -11,8 +11,8 @@ from anytrain.files import sha256
 from anytrain.grammar import short_count
 from anytrain.models.huggingface import write_directory
 from anytrain.origins import Origin
+from anytrain.references import Weights
 from anytrain.rundir import RunDir
-from anytrain.weights import Weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -16,9 +16,9 @@ from anytrain.files import sha256
 from anytrain.headers import INDEX, SINGLE, read_header
 from anytrain.merging import DTYPES, opened
 from anytrain.models.shape import DecoderShape
+from anytrain.references import open_weights
 from anytrain.rules import weights
 from anytrain.training.checkpoint import read_tensors
-from anytrain.weights import open_weights
 from cases import RULES
 from exact import weighted, worst
 from merges import (

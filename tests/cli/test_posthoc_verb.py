@@ -14,13 +14,13 @@ from torch import Tensor
 
 from anytrain.grammar import weights_name
 from anytrain.merging.rebuild import history
+from anytrain.references import open_weights
 from anytrain.rules import AnytimeEma, PowerEma
 from anytrain.rundir import RunDir
 from anytrain.selection.combine import _moved, combine, mixture, of_checkpoint
 from anytrain.selection.scoring import Scorer
 from anytrain.selection.widths import best_of, search, tensors_of
 from anytrain.training.evaluate import Loss
-from anytrain.weights import open_weights
 from tiny import cli, write_recipe
 
 AVERAGES = {"f12": "anytime_ema:f=12", "f25": "anytime_ema:f=25", "p": "power_ema:sigma_rel=0.07"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anytrain.weights import open_weights
+from anytrain.references import open_weights
 from tiny import cli
 
 

@@ -32,7 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "foreign",
         "archives",
         "origins",
-        "weights",
+        "references",
         "averaging",
         "models",
         "data",

@@ -20,8 +20,8 @@ from anytrain.data.shards import Corpus
 from anytrain.errors import UserError
 from anytrain.files import sha256
 from anytrain.headers import of_directory
+from anytrain.references import open_weights
 from anytrain.rundir import RunDir
-from anytrain.weights import open_weights
 from merges import llama
 from tiny import cli, write_recipe
 

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from anytrain.data import tokenizer as tokenizers
     from anytrain.models.decoder import Decoder
     from anytrain.models.generate import generate
-    from anytrain.weights import open_weights
+    from anytrain.references import open_weights
 
     with open_weights(args.weights) as weights:
         if weights.tokenizer is None or not weights.tokenizer.is_file():

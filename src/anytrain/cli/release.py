@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from anytrain.references import open_weights
     from anytrain.release import release
-    from anytrain.weights import open_weights
 
     if args.architecture == "llama":
         with open_weights(args.weights) as weights:
@@ -94,7 +94,7 @@ def _advice(args: argparse.Namespace) -> "Advice | None":
         raise UserError(f"{args.out} exists and is not empty; choose another --out")
     from anytrain.advice import Candidate, for_use
     from anytrain.grammar import weights_name
-    from anytrain.weights import open_weights
+    from anytrain.references import open_weights
 
     if weights_name(args.weights).weights != "best":
         raise UserError(f"{args.weights} names its weights; --for chooses them: name the run alone")

@@ -16,7 +16,7 @@ from anytrain.data import tokenizer as tokenizers
 from anytrain.errors import UserError
 from anytrain.files import parsed
 from anytrain.models.cross_entropy import IGNORED
-from anytrain.weights import Weights
+from anytrain.references import Weights
 
 ROLES = ("system", "user", "assistant")
 _VALID = '{"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}]}'

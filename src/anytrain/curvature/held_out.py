@@ -10,7 +10,7 @@ from anytrain.curvature.objective import Batch
 from anytrain.data.stream import TrainingData
 from anytrain.errors import UserError
 from anytrain.files import read_json
-from anytrain.weights import Weights
+from anytrain.references import Weights
 
 
 def read(

@@ -17,8 +17,8 @@ from anytrain.curvature.objective import Batch, Objective
 from anytrain.errors import UserError
 from anytrain.files import read_lines
 from anytrain.models.decoder import Decoder
+from anytrain.references import Weights, open_weights
 from anytrain.schema import NUMBER, SIZE, TABLE, TEXT
-from anytrain.weights import Weights, open_weights
 
 FORM = {
     "weights": TEXT, "data": TEXT, "run?": TEXT, "name?": TEXT, "tokens?": NUMBER, "batches": TEXT,

@@ -27,9 +27,9 @@ from anytrain.doctor import filesystem
 from anytrain.doctor.bench import Bench, Broken, Unavailable, at, losses
 from anytrain.headers import of_checkpoint
 from anytrain.models.decoder import initial_tensors
+from anytrain.references import open_weights
 from anytrain.rundir import Checkpoint
 from anytrain.training.checkpoint import read_tensors
-from anytrain.weights import open_weights
 from anytrain.words import size
 
 KILLS = 2

@@ -13,8 +13,8 @@ from anytrain.models.description import end_of_text, read_config, shape_of
 from anytrain.models.shape import DecoderShape
 from anytrain.posttrain import template
 from anytrain.posttrain.quiet import quiet
+from anytrain.references import open_weights
 from anytrain.release import release
-from anytrain.weights import open_weights
 
 SOURCE = "base.json"  # beside a base's weights: what they are
 

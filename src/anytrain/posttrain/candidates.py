@@ -13,8 +13,8 @@ from pathlib import Path
 
 from anytrain.errors import UserError
 from anytrain.posttrain.scoring import open_tokenizer
+from anytrain.references import Weights, open_weights
 from anytrain.release import release
-from anytrain.weights import Weights, open_weights
 
 # what a tokenizer is made of, a chat template included
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",

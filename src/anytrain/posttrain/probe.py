@@ -17,7 +17,7 @@ from anytrain.posttrain import bases, rows
 from anytrain.posttrain.points import Point, Points
 from anytrain.posttrain.settings import Settings
 from anytrain.posttrain.sweep import Plan, Sweep
-from anytrain.weights import open_weights
+from anytrain.references import open_weights
 
 _PROBES = 10  # of the trace
 _TOKENS = 4096  # of the trace

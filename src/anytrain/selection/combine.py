@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anytrain.references import open_weights
 from anytrain.rundir import Checkpoint, RunDir
 from anytrain.selection.scoring import Scorer
 from anytrain.training.evaluate import Loss
-from anytrain.weights import open_weights
 
 STEPS = 30  # of descent, at most
 ENOUGH = 1e-5  # nats: a step that gains less is the last

@@ -12,6 +12,7 @@ from anytrain import schedules
 from anytrain.data.stream import Pin, TrainingData
 from anytrain.errors import UserError
 from anytrain.files import write_atomic
+from anytrain.references import open_weights
 from anytrain.rundir import Checkpoint, RunDir
 from anytrain.training import checkpoint, recipes, start
 from anytrain.training.config import Recipe
@@ -24,7 +25,6 @@ from anytrain.training.run import Clock, Run
 from anytrain.training.sharding import built
 from anytrain.training.sitting import Sitting
 from anytrain.training.stopping import Stop
-from anytrain.weights import open_weights
 
 EXTENDING = (
     "such a schedule cannot be extended: train with one that has no horizon (constant, "

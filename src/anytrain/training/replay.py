@@ -12,6 +12,7 @@ from anytrain.data.stream import Pin, TrainingData
 from anytrain.errors import UserError
 from anytrain.files import Record
 from anytrain.grammar import Quantity, short_count
+from anytrain.references import open_weights
 from anytrain.rundir import Checkpoint, RunDir
 from anytrain.training import checkpoint, recipes, start
 from anytrain.training.cadence import reached
@@ -20,7 +21,6 @@ from anytrain.training.loop import train
 from anytrain.training.pretrain import build
 from anytrain.training.rewind import go_past, rewinds
 from anytrain.training.run import Run
-from anytrain.weights import open_weights
 
 
 @contextmanager

@@ -49,8 +49,8 @@ def estimated(text: str, args: argparse.Namespace) -> "tuple[str, Exponents, lis
     from anytrain.curvature.held_out import held_out
     from anytrain.curvature.objective import Objective
     from anytrain.models.decoder import Decoder
+    from anytrain.references import open_weights
     from anytrain.theory.exponents import estimate
-    from anytrain.weights import open_weights
 
     with open_weights(text) as weights:
         context = args.context or weights.shape.context

@@ -12,9 +12,9 @@ from anytrain.averaging import schedule_free
 from anytrain.errors import UserError
 from anytrain.files import sha256
 from anytrain.models.decoder import Decoder
+from anytrain.references import open_weights
 from anytrain.rundir import RunDir
 from anytrain.training.checkpoint import read_tensors
-from anytrain.weights import open_weights
 from tiny import at, cli, evaluations, steps_kept, write_recipe
 
 
