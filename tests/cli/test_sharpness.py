@@ -40,7 +40,8 @@ def test_all_that_is_measured(run: Path, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "s.jsonl"
     found = records(cli(
         "sharpness", f"{run}:raw", f"{run}:ema25", "--data", corpus, *FEW, "--top", "2",
-        "--density", "--noise", "0.01,0.02", "--slice", "--barrier", "--out", out, "--json",
+        "--density", "--noise", "0.01,0.02", "--slice", "2", "--barrier", "--out", out, "--json",
+        "--figure", tmp_path / "s.png",
     ))  # fmt: skip
     raw, average = found
     for made in found:
@@ -52,6 +53,9 @@ def test_all_that_is_measured(run: Path, corpus: Path, tmp_path: Path) -> None:
         assert sum(made["density"]["weights"]) == pytest.approx(1)
         assert [rise["sigma"] for rise in made["noise"]] == [0.01, 0.02]
         assert made["slice"]["losses"][10] == pytest.approx(made["loss"])
+        plane = made["plane"]["losses"]
+        assert plane[5] == pytest.approx(made["slice"]["losses"][::2])  # through the middle
+        assert len({row[0] for row in plane}) == 11
         assert (made["step"], made["tokens"], made["method"]) == (16, 1024, "exact")
     assert raw["to_first"] is None
     pairs = zip(raw["trace"]["samples"], average["trace"]["samples"], strict=True)
@@ -63,6 +67,8 @@ def test_all_that_is_measured(run: Path, corpus: Path, tmp_path: Path) -> None:
     assert ends[0] == pytest.approx(average["loss"])
     assert ends[-1] == pytest.approx(raw["loss"])
     assert len(out.read_text().splitlines()) == 2
+    for number in (1, 2):
+        assert (tmp_path / f"s-plane-{number}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_same_command_goes_on(run: Path, corpus: Path, chat: Path, tmp_path: Path) -> None:
@@ -138,6 +144,7 @@ def test_moments_of_a_run_and_their_picture(run: Path, corpus: Path, tmp_path: P
     [
         (("--probes", "1"), "probes = 1; 2 or more"),
         (("--top", "-1"), "top = -1; 0 or more"),
+        (("--slice", "3"), "slice = 3; 1, a line, or 2, a plane"),
         (("--noise", "0.1,x"), "--noise 0.1,x; numbers with commas"),
         (("--noise", "0"), "relative amounts above 0"),
         (("--tokens", "5-steps"), "--tokens 5-steps; 1 token or more"),

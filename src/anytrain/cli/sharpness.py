@@ -36,13 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=0, metavar="K", help="largest eigenvalues")
     parser.add_argument("--density", action="store_true", help="of all eigenvalues")
     parser.add_argument("--noise", default="", metavar="S,S", help="relative noise of the weights")
-    parser.add_argument("--slice", action="store_true", help="the loss along a random direction")
+    parser.add_argument("--slice", type=int, nargs="?", const=1, default=0, metavar="1|2",
+                        help="the loss along a random direction, or on a plane of two")  # fmt: skip
     parser.add_argument("--barrier", action="store_true", help="on the way to the first WEIGHTS")
     parser.add_argument("--seed", type=int, default=0, help="of the probes")
     parser.add_argument(
         "--out", type=Path, metavar="FILE.jsonl", help="records, added as they come"
     )
-    parser.add_argument("--figure", type=Path, metavar="FILE.png", help="traces along tokens")
+    parser.add_argument("--figure", type=Path, metavar="FILE.png",
+                        help="traces along tokens; of --slice 2 the planes")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 
 
@@ -128,17 +130,25 @@ def _each(text: str) -> Iterator[str]:
 
 
 def _draw(out: Path, found: list[dict[str, Any]], quiet: bool) -> None:
-    """One picture; of several data sets one each, by the name of the data."""
+    """One picture; of several data sets one each, by the name of the data, and one a plane."""
     from anytrain.files import write_atomic
     from anytrain.report.chart_matplotlib import drawn
+    from anytrain.report.plane_picture import picture
     from anytrain.report.sharpness_chart import sharpness_charts
 
+    kind: Any = "pdf" if out.suffix == ".pdf" else "png"
     charts = sharpness_charts(found)
-    for number, (data, chart) in enumerate(charts.items(), 1):
-        path = out
-        if len(charts) > 1:
-            path = out.with_name(f"{out.stem}-{number}-{Path(data).stem}{out.suffix}")
+    pictures = {
+        f"-{number}-{Path(data).stem}" if len(charts) > 1 else "": drawn(chart, kind)
+        for number, (data, chart) in enumerate(charts.items(), 1)
+    }
+    planes = [record for record in found if "plane" in record]
+    pictures |= {
+        f"-plane-{number}": picture(record, kind) for number, record in enumerate(planes, 1)
+    }
+    for name, data in pictures.items():
+        path = out.with_name(f"{out.stem}{name}{out.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, drawn(chart, "pdf" if out.suffix == ".pdf" else "png"))
+        write_atomic(path, data)
         if not quiet:
             print(f"wrote {path}")

@@ -27,7 +27,8 @@ FORM = {
     "critical?": {"sharpness": NUMBER}, "eigenvalues?": [NUMBER],
     "density?": {"values": [NUMBER], "weights": [NUMBER]},
     "noise?": [{"sigma": NUMBER, "mean": NUMBER, "stderr": NUMBER}],
-    "slice?": {"losses": [NUMBER]}, "barrier?": {"height": NUMBER},
+    "slice?": {"losses": [NUMBER]}, "plane?": {"at": [NUMBER], "losses": [[NUMBER]]},
+    "barrier?": {"height": NUMBER},
 }  # fmt: skip
 Record = dict[str, Any]
 Key = tuple[str, str, str, str]  # weights, data, its tokens, settings

@@ -10,7 +10,7 @@ from torch import Tensor
 from anytrain.curvature.critical import critical, noise
 from anytrain.curvature.hvp import Difference, Method, hessian
 from anytrain.curvature.lanczos import density, largest
-from anytrain.curvature.landscape import barrier, line, random_direction
+from anytrain.curvature.landscape import barrier, line, plane, random_direction
 from anytrain.curvature.objective import Objective
 from anytrain.curvature.trace import hutchinson
 from anytrain.errors import UserError
@@ -18,6 +18,7 @@ from anytrain.errors import UserError
 _EXACT = 100_000_000  # parameters up to which a second backward pass is thought to fit
 _DRAWS = 8  # of noise, pairs
 _SLICE = tuple(round(0.1 * k, 1) for k in range(-10, 11))  # of the weights' own length
+_PLANE = _SLICE[::2]  # 121 evaluations
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Measure:
     top: int = 0  # eigenvalues
     density: bool = False
     noise: tuple[float, ...] = ()  # relative to each tensor's root mean square
-    slice: bool = False
+    slice: int = 0  # dimensions: 0 for none, 1 a line, 2 a plane
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -44,6 +45,8 @@ class Measure:
             )
         if self.top < 0:
             raise UserError(f"top = {self.top}; 0 or more eigenvalues are valid")
+        if self.slice not in (0, 1, 2):
+            raise UserError(f"slice = {self.slice}; 1, a line, or 2, a plane, is valid")
         if not all(0 < sigma < float("inf") for sigma in self.noise):
             raise UserError(f"noise = {self.noise}; relative amounts above 0 are valid")
 
@@ -90,6 +93,10 @@ def measured(
         direction = random_direction(objective, 0, measure.seed)
         along = line(objective, direction, _SLICE)
         found["slice"] = {"at": list(along.at), "losses": list(along.losses[0])}
+    if measure.slice == 2:
+        across = random_direction(objective, 1, measure.seed)
+        around = plane(objective, direction, across, _PLANE)
+        found["plane"] = {"at": list(around.at), "losses": [list(row) for row in around.losses]}
     if other is not None:
         end = objective.flat([other[name] for name in objective.parameters])
         between = barrier(objective, end)
