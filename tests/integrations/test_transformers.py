@@ -4,6 +4,7 @@ import json
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -419,6 +420,19 @@ def test_bad_input_is_a_sentence(tmp_path: Path, mixed: Any, sentence: str) -> N
     with pytest.raises(ValueError, match=sentence):
         trainer(tmp_path, **mixed).train()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("checkpoint")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"deepspeed": "zero3.json"}, "deepspeed is set: .*; FSDP2 or DDP are valid"),
+        ({"fsdp": True, "fsdp_config": {"version": 1}}, "fsdp_config version = 1: .*; 2 is valid"),
+    ],
+)
+def test_shards_that_cannot_be_averaged_are_a_sentence(settings: Any, sentence: str) -> None:
+    args = SimpleNamespace(**settings)
+    with pytest.raises(ValueError, match=sentence):
+        AnytimeCallback(RULES).on_train_begin(args, None, None)
 
 
 def test_nothing_is_applied_before_it_began(tmp_path: Path) -> None:
