@@ -1,4 +1,4 @@
-# One environment, five verbs. Everything a target needs, it installs.
+# One environment, and one for torchtitan. Everything a target needs, it installs.
 
 PYTHON ?= python3
 VENV   := .venv

@@ -10,7 +10,7 @@ from hf_tiny import RULES, SCHEDULE, Rows, model, same, weights
 from torch.utils.data import DataLoader
 
 from anytrain import Averages, rules, schedules
-from anytrain.integrations.torch import Scheduler
+from anytrain.integrations.torch import Scheduler, attach
 
 
 class Loop:
@@ -24,6 +24,7 @@ class Loop:
         optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
         self.scheduler = Scheduler(optimizer, schedules.schedule(SCHEDULE))
         self.averages = Averages(net, {name: rules.rule(spec) for name, spec in RULES.items()})
+        attach(self.averages, optimizer)
         loader = DataLoader(Rows(24), batch_size=2)
         self.net, self.optimizer, self.loader = self.accelerator.prepare(net, optimizer, loader)
         self.accelerator.register_for_checkpointing(self.averages, self.scheduler)
@@ -38,7 +39,6 @@ class Loop:
                 if self.accelerator.sync_gradients:
                     self.rates.append(self.optimizer.param_groups[0]["lr"])
                     if not self.accelerator.optimizer_step_was_skipped:
-                        self.averages.update()
                         self.scheduler.step()
                 self.optimizer.zero_grad()
 

@@ -47,6 +47,7 @@ def test_what_cannot_go_on_is_a_sentence_and_the_rest_goes_on(tmp_path: Path) ->
     (found,) = run("refusals", tmp_path)
     assert "step-5 holds no average 'ema2'; one that does is valid" in found["no averages"]
     assert "training.steps = 10 lies beyond the horizon of 8 steps" in found["horizon"]
+    assert found["unknown"] == "evaluated names 'ema3' (did you mean 'ema2'?)"
     assert "took step 10 at the rate 0.00852803 of inverse_sqrt" in found["jump"]
     assert found["begun"] == f"5 steps, first rate {SCHEDULE(6):.6g}"
     rates = json.loads(found["cooldown"])

@@ -4,6 +4,7 @@ import json
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hf_tiny import RULES, SCHEDULE, Rows, Stream, arguments, model, rates, same
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import LlamaForCausalLM, Trainer, TrainerCallback
+from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 
 from anytrain import rules, schedules
 from anytrain.integrations import stored
@@ -124,6 +126,28 @@ def test_no_number_of_steps_is_needed(tmp_path: Path) -> None:
     assert same(weights(on.model), weights(straight.model))
     bound = trainer(tmp_path, -1, data=Stream(24), schedule="wsd:horizon=7-steps,peak=1e-2")
     assert bound.args.max_steps == 7
+
+
+def test_what_sigterm_saves_goes_on(tmp_path: Path) -> None:
+    """The Trainer's own checkpoint on a signal, asked for as its timer does seconds after one."""
+
+    class Terminating(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 7:
+                handler = made.callback_handler.callbacks
+                (jit,) = (c for c in handler if isinstance(c, JITCheckpointCallback))
+                jit.jit_manager.is_checkpoint_requested = True
+
+    straight = trainer(tmp_path / "straight", 12)
+    straight.train()
+    settings = {"enable_jit_checkpoint": True, "save_strategy": "no"}
+    made = trainer(tmp_path / "ended", 12, callbacks=[Terminating()], **settings)
+    made.train()
+    assert [path.name for path in (tmp_path / "ended").iterdir()] == ["checkpoint-7"]
+    later = trainer(tmp_path / "ended", 12, net=model(seed=1))
+    later.train(resume_from_checkpoint=True)
+    assert same(weights(later.model), weights(straight.model))
+    assert same(averages(later)["ema2"], averages(straight)["ema2"])
 
 
 def test_a_schedule_that_ends_trains_to_its_end_and_no_further(tmp_path: Path) -> None:
@@ -419,6 +443,19 @@ def test_bad_input_is_a_sentence(tmp_path: Path, mixed: Any, sentence: str) -> N
     with pytest.raises(ValueError, match=sentence):
         trainer(tmp_path, **mixed).train()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("checkpoint")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"deepspeed": "zero3.json"}, "deepspeed is set: .*; FSDP2 or DDP are valid"),
+        ({"fsdp": True, "fsdp_config": {"version": 1}}, "fsdp_config version = 1: .*; 2 is valid"),
+    ],
+)
+def test_shards_that_cannot_be_averaged_are_a_sentence(settings: Any, sentence: str) -> None:
+    args = SimpleNamespace(**settings)
+    with pytest.raises(ValueError, match=sentence):
+        AnytimeCallback(RULES).on_train_begin(args, None, None)
 
 
 def test_nothing_is_applied_before_it_began(tmp_path: Path) -> None:

@@ -202,7 +202,9 @@ def refusals(out: Path) -> dict[str, str]:
         "no averages": ours(out / "theirs", 10),
         "horizon": ours(out / "new", 10, "cosine:horizon=8-steps,peak=1e-2"),
     }
-    for name, made in tries.items():
+    unknown = ours(out / "new", 10)
+    unknown.validator.evaluated = ["ema3"]
+    for name, made in {**tries, "unknown": unknown}.items():
         try:
             Trained(made)
         except ValueError as error:

@@ -25,6 +25,7 @@ from torchtitan.components.validate import Validator
 from torchtitan.tools.logging import logger
 
 from anytrain import rules, schedules
+from anytrain.errors import nearest
 from anytrain.integrations.group_rates import GroupRates, require_no_jump
 from anytrain.integrations.model_parts import KEY, PartsAverages, average
 from anytrain.schedules import Schedule
@@ -182,13 +183,21 @@ class AnytimeValidator(Validator):
 
     metrics_processor: Any
 
+    def __init__(self, config: Config, **named: Any) -> None:
+        """Raises ValueError for an average that is not kept."""
+        super().__init__(config, **named)
+        averages = getattr(self.metrics_processor.optimizers, "averages", None)
+        self.evaluated = list(averages.rules) if averages is not None else []
+        for name in config.evaluated or []:
+            if name not in self.evaluated:
+                raise ValueError(f"evaluated names {name!r}{nearest(name, self.evaluated)}")
+        if config.evaluated is not None:
+            self.evaluated = config.evaluated
+
     def validate(self, model_parts: list[torch.nn.Module], step: int) -> None:
         super().validate(model_parts, step)
-        averages = getattr(self.metrics_processor.optimizers, "averages", None)
-        if averages is None:
-            return
-        chosen = self.config.evaluated
-        for name in averages.rules if chosen is None else chosen:
+        for name in self.evaluated:
+            averages = self.metrics_processor.optimizers.averages
             with averages.applied(name), self._named(name):
                 super().validate(model_parts, step)
 
@@ -205,14 +214,25 @@ class AnytimeValidator(Validator):
 def anytime(config: Any, schedule: str, averages: Mapping[str, str] | None = None) -> Any:
     """A Trainer.Config with our components in place of its own, their other settings kept.
 
-    Its last checkpoint is a whole one, whatever it was: it may be extended.
+    Its last checkpoint is a whole one, whatever it was: it may be extended. Raises ValueError where
+    the checkpoints or the validator are of another kind than torchtitan's usual ones.
     """
+    ours = {
+        "averages": dict(_DEFAULTS if averages is None else averages),
+        "last_save_model_only": False,
+    }
+    checkpoint = _settings("checkpoint", config.checkpoint, CheckpointManager.Config)
+    validator = _settings("validator", config.validator, Validator.Config)
     config.lr_scheduler = AnytimeSchedulers.Config(schedule=schedule)
-    kept = {f.name: getattr(config.checkpoint, f.name) for f in fields(config.checkpoint)}
-    kept |= {"averages": dict(_DEFAULTS if averages is None else averages)}
-    config.checkpoint = AnytimeCheckpoints.Config(**{**kept, "last_save_model_only": False})
-    old = config.validator
-    config.validator = AnytimeValidator.Config(
-        **{f.name: getattr(old, f.name) for f in fields(old)}
-    )
+    config.checkpoint = AnytimeCheckpoints.Config(**{**checkpoint, **ours})
+    config.validator = AnytimeValidator.Config(**validator)
     return config
+
+
+def _settings(name: str, config: Any, kind: Any) -> dict[str, Any]:
+    if type(config) is not kind:
+        raise ValueError(
+            f"{name} is a {type(config).__qualname__}; {kind.__qualname__} is valid: for another "
+            "kind make a class of it and of ours"
+        )
+    return {f.name: getattr(config, f.name) for f in fields(config)}
