@@ -79,7 +79,7 @@ def page() -> str:
 def described(kind: str, cls: Any) -> list[str]:
     """One schedule or rule: what it is and its parameters."""
     named = [f.name if needed(f) else f"{f.name}={f.default}" for f in dataclasses.fields(cls)]
-    said, _, _ = (inspect.getdoc(cls) or "").partition("\n>>> ")
+    said, _, _ = (inspect.getdoc(cls) or "").partition("\nExamples:")
     return [f"- **`{kind}`** ({', '.join(named)}): {' '.join(said.split())}"]
 
 

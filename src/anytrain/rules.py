@@ -30,8 +30,9 @@ class AnytimeEma:
 
     Close to weights ∝ s^(f·ln 2 − 1). It keeps the starting point in the average for a while.
 
-    >>> AnytimeEma(f=1)(1), round(AnytimeEma(f=25)(999), 4)
-    (0.2928932188134524, 0.0172)
+    Examples:
+        >>> AnytimeEma(f=1)(1), round(AnytimeEma(f=25)(999), 4)
+        (0.2928932188134524, 0.0172)
     """
 
     f: float  # half-lives a run length
@@ -169,8 +170,9 @@ def weights(rule: Rule, steps: int | Iterable[float], start: float = 0.0) -> "ND
     `steps` is T for unit steps, or the increasing progress t after each update; `start` is the
     progress at which the average was begun as a copy of the weights.
 
-    >>> weights(Polynomial(1), 4).round(3).tolist()
-    [0.0, 0.1, 0.2, 0.3, 0.4]
+    Examples:
+        >>> weights(Polynomial(1), 4).round(3).tolist()
+        [0.0, 0.1, 0.2, 0.3, 0.4]
     """
     import numpy as np
 

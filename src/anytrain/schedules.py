@@ -42,9 +42,10 @@ def _check(peak: float, warmup: float, initial: float) -> None:
 class Constant:
     """Linear warmup from initial·peak, then `peak` for ever.
 
-    >>> lr = Constant(peak=3e-3, warmup=1000)
-    >>> lr(0), lr(500), lr(10**9)
-    (0.0, 0.0015, 0.003)
+    Examples:
+        >>> lr = Constant(peak=3e-3, warmup=1000)
+        >>> lr(0), lr(500), lr(10**9)
+        (0.0, 0.0015, 0.003)
     """
 
     peak: float  # learning rate
@@ -91,9 +92,10 @@ class Power:
 class InverseSqrt:
     """Warmup, then peak·√(α / (t − w + α)) for ever (arXiv:2602.03702).
 
-    >>> lr = InverseSqrt(peak=3e-3, warmup=1000, offset=20_000)
-    >>> lr(500), lr(1000), lr(61_000)
-    (0.0015, 0.003, 0.0015)
+    Examples:
+        >>> lr = InverseSqrt(peak=3e-3, warmup=1000, offset=20_000)
+        >>> lr(500), lr(1000), lr(61_000)
+        (0.0015, 0.003, 0.0015)
     """
 
     peak: float  # learning rate at t = warmup
