@@ -145,7 +145,7 @@ def test_wandb_offline_continues_under_one_id(
     two_sittings(rundir, "wandb", "mine")
     found: list[tuple[int, float]] = []
     name = rundir.identity["id"]
-    files = sorted(rundir.path.glob(f"wandb/offline-run-*-{name}/run-{name}.wandb"))
+    files = sorted(rundir.path.glob(f"wandb/offline-run-*/run-{name}.wandb"))
     assert len(files) == 2
     for file in files:
         for raw in wandb_records(file):
