@@ -1,6 +1,7 @@
 """Metrics reach each logger the recipe asks for, again after a restart; a failing one is left."""
 
 import struct
+import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_trackio_continues_its_run(rundir: RunDir, monkeypatch: pytest.MonkeyPat
     trackio = pytest.importorskip("trackio", minversion="0.40")
     from trackio.sqlite_storage import SQLiteStorage
 
-    project = "anytrain-tests"
+    project = f"anytrain-tests-{rundir.identity['id'][:8]}"  # its store is the user's
     monkeypatch.delenv("TRACKIO_SPACE_ID", raising=False)
     two_sittings(rundir, "trackio", project)
     try:
@@ -148,8 +149,12 @@ def test_wandb_offline_continues_under_one_id(
     files = sorted(rundir.path.glob(f"wandb/offline-run-*/run-{name}.wandb"))
     assert len(files) == 2
     for file in files:
-        for raw in wandb_records(file):
-            record = wandb_internal_pb2.Record.FromString(raw)
+        records: list[Any] = []
+        until = time.monotonic() + 30  # its service writes the end a moment after `finish`
+        while not any(r.HasField("exit") for r in records) and time.monotonic() < until:
+            time.sleep(0.1)
+            records = [wandb_internal_pb2.Record.FromString(r) for r in wandb_records(file)]
+        for record in records:
             if record.run.run_id:
                 assert (record.run.run_id, record.run.project) == (name, "mine")
             row = {i.key or "/".join(i.nested_key): i.value_json for i in record.history.item}
@@ -195,11 +200,11 @@ class Flaky:
 
 def test_a_failure_is_said_once_and_tried_again_ever_more_rarely() -> None:
     said: list[tuple[str, str]] = []
-    time = [0.0]
+    clock = [0.0]
     flaky = Flaky({2, 3})
-    shielded = Shielded("wandb", lambda: flaky, lambda *why: said.append(why), lambda: time[0])
+    shielded = Shielded("wandb", lambda: flaky, lambda *why: said.append(why), lambda: clock[0])
     for step, now in ((1, 0), (2, 1), (3, 60), (3, 61), (4, 180), (5, 181), (6, 182)):
-        time[0] = now
+        clock[0] = now
         shielded.log({"step": step})
     shielded.close()
     # after 2 fails at 1 s nothing before 61 s; after 3 fails there, nothing before 181 s
@@ -208,11 +213,11 @@ def test_a_failure_is_said_once_and_tried_again_ever_more_rarely() -> None:
 
 
 def test_pauses_end_at_an_hour() -> None:
-    time = [0.0]
+    clock = [0.0]
     flaky = Flaky(set(range(100)))
-    shielded = Shielded("wandb", lambda: flaky, lambda *why: None, lambda: time[0])
+    shielded = Shielded("wandb", lambda: flaky, lambda *why: None, lambda: clock[0])
     for step in range(100):
-        time[0] = shielded.again
+        clock[0] = shielded.again
         shielded.log({"step": step})
     assert shielded.pause == LONGEST_PAUSE
 
