@@ -381,17 +381,30 @@ def test_a_damaged_folder_is_a_sentence(tmp_path: Path) -> None:
 def test_a_checkpoint_that_could_not_be_written_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of the averages, and none of the Trainer's state, without which nobody resumes."""
+    """Nothing of the averages, and none of the Trainer's state: the one before is resumed."""
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stored, "seal", full)
-    with pytest.raises(OSError, match="No space left"):
-        trainer(tmp_path, 5).train()
-    names = {path.name for path in (tmp_path / "checkpoint-5").iterdir()}
+    straight = trainer(tmp_path / "straight")
+    straight.train()
+    parts = tmp_path / "parts"
+    trainer(parts, 5).train()
+    with monkeypatch.context() as patched:
+        patched.setattr(stored, "seal", full)
+        with pytest.raises(OSError, match="No space left"):
+            trainer(parts).train(resume_from_checkpoint=True)
+    names = {path.name for path in (parts / "checkpoint-10").iterdir()}
     assert "model.safetensors" in names
     assert names.isdisjoint({stored.FOLDER, f".writing-{stored.FOLDER}", "trainer_state.json"})
+    later = trainer(parts, net=model(seed=1))
+    later.train(resume_from_checkpoint=True)
+    assert same(weights(later.model), weights(straight.model))
+    assert same(averages(later)["ema2"], averages(straight)["ema2"])
+    (parts / "checkpoint-5" / "trainer_state.json").write_text('{"torn')
+    shutil.rmtree(parts / "checkpoint-10")
+    with pytest.raises(ValueError, match="parts holds no finished checkpoint"):
+        trainer(parts).train(resume_from_checkpoint=True)
 
 
 # --- a plain Trainer -------------------------------------------------------------------------

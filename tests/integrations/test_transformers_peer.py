@@ -38,6 +38,13 @@ def test_its_inverse_square_root_does_not(peer: Any, tmp_path: Path) -> None:
     assert equal
 
 
+def test_it_stops_at_a_checkpoint_that_was_not_finished(peer: Any, tmp_path: Path) -> None:
+    peer.made(False, tmp_path, 10, save_steps=5).train()
+    (tmp_path / "checkpoint-10" / "trainer_state.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"trainer_state\.json"):
+        peer.made(False, tmp_path, 12).train(resume_from_checkpoint=True)
+
+
 @pytest.mark.slow
 def test_the_page_says_what_is_measured(peer: Any, tmp_path: Path) -> None:
     page = (DOCS / "in_transformers.md").read_text(encoding="utf-8")

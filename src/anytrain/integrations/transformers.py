@@ -16,6 +16,8 @@ be changed: `AnytimeCallback`, which keeps, saves and restores the averages alon
 import copy
 import dataclasses
 import inspect
+import json
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -39,6 +41,8 @@ from anytrain.rules import Rule
 from anytrain.schedules import Schedule
 
 __all__ = ["AnytimeCallback", "AnytimeTrainer", "AnytimeTrainerMixin"]
+
+logger = logging.getLogger(__name__)
 
 ENDLESS = 10**12  # steps; what a trainer that demands a number is told where there is no end
 
@@ -105,6 +109,14 @@ class AnytimeTrainerMixin:
         args = copy.copy(args)  # the caller's keep saying what the caller said
         args.max_steps = ENDLESS if end is None else math.ceil(end)
         return args
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *rest: Any, **named: Any
+    ) -> Any:
+        """As the Trainer has it; given True, a checkpoint left unfinished is passed over."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = _newest_whole(Path(self.args.output_dir))
+        return super().train(resume_from_checkpoint, *rest, **named)  # type: ignore[misc]
 
     # --- the rate ----------------------------------------------------------------------------
 
@@ -247,6 +259,20 @@ class AnytimeTrainerMixin:
 
 class AnytimeTrainer(AnytimeTrainerMixin, Trainer):
     """transformers' Trainer, made anytime."""
+
+
+def _newest_whole(out: Path) -> str:
+    """The newest checkpoint that has the Trainer's own state, which is written last."""
+    steps = [path.name.removeprefix("checkpoint-") for path in out.glob("checkpoint-*")]
+    for step in sorted((int(text) for text in steps if text.isdecimal()), reverse=True):
+        path = out / f"checkpoint-{step}"
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning("%s was not finished; it is passed over", path)
+        else:
+            return str(path)
+    raise ValueError(f"{out} holds no finished checkpoint; resume_from_checkpoint=None begins")
 
 
 def _require_one_schedule(args: Any, schedule: Schedule) -> None:
