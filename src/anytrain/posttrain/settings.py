@@ -44,8 +44,9 @@ class Settings:
             raise UserError(f"--method {self.method}: sft and dpo are valid")
         valid = (*SCORES[self.method], "loss")
         if self.metric not in valid:
+            known = f"{', '.join(valid[:-1])} and {valid[-1]}"
             raise UserError(
-                f"--metric {self.metric}: with --method {self.method}, {', '.join(valid)} are valid"
+                f"--metric {self.metric}: with --method {self.method}, {known} are valid"
             )
         for name, least in (("epochs", 1), ("batch", 1), ("warmup", 0), ("micro_batch", 1)):
             value = getattr(self, name)
