@@ -4,7 +4,7 @@ t is progress in optimizer steps after the update (1 after the first); Δt is ho
 advanced it, 1 unless the batch size changed. ρ = 1 means that the average is the weights.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import expm1, isfinite, log, sqrt
@@ -158,6 +158,21 @@ def rule(spec: Spec, tokens_per_step: float | None = None) -> Rule:
 def spec(value: Rule) -> str:
     """The text that `rule` turns back into an equal object."""
     return describe(value, KINDS)
+
+
+def named(given: Mapping[str, Rule | str] | None) -> dict[str, Rule]:
+    """Rules, some of them as text, by name; the default ones where none are given."""
+    found = DEFAULTS if given is None else given
+    return {name: rule(it) if isinstance(it, str) else it for name, it in found.items()}
+
+
+def require_same(rules: Mapping[str, Rule], saved: Mapping[str, str], where: str) -> None:
+    """ValueError where averages were saved under other names or rules than these."""
+    mine = {name: spec(it) for name, it in rules.items()}
+    if dict(saved) != mine:
+        raise ValueError(
+            f"{where} holds averages {dict(saved)}, here are {mine}; the same are valid"
+        )
 
 
 def weights(rule: Rule, steps: int | Iterable[float], start: float = 0.0) -> "NDArray[np.float64]":

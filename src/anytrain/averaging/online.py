@@ -236,9 +236,7 @@ class Averages:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore in place. ValueError if names, rules or tensors are not this object's."""
         self.require_raw("load")
-        mine = {name: rule_book.spec(rule) for name, rule in self.rules.items()}
-        if mine != dict(state["rules"]):
-            raise ValueError(f"the state holds averages {dict(state['rules'])}, here are {mine}")
+        rule_book.require_same(self.rules, state["rules"], "the state")
         for name, tensors in self.tensors.items():  # all is checked before anything changes
             saved = state["tensors"][name]
             if saved.keys() != tensors.keys():

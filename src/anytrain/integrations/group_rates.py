@@ -1,4 +1,4 @@
-"""`GroupRates`: a schedule's rate in the groups of several optimizers; what resuming checks."""
+"""A schedule's rate in the groups of optimizers, and what resuming checks of it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,14 @@ from torch.optim import Optimizer
 
 from anytrain import schedules
 from anytrain.schedules import Schedule
+
+
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """A parameter group's rate; one that is a tensor, as a captured graph reads it, in place."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 class GroupRates:
@@ -30,10 +38,7 @@ class GroupRates:
         rate = schedules.rate(self.schedule, self.taken, self.taken + 1)
         for optimizer, shares in zip(self.optimizers, self.shares, strict=True):
             for group, share in zip(optimizer.param_groups, shares, strict=True):
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(rate * share)
-                else:
-                    group["lr"] = rate * share
+                set_rate(group, rate * share)
 
     def step(self) -> None:
         """An update was taken. Past a schedule's end the last rate stays, for nobody."""

@@ -53,8 +53,7 @@ class AnytimeAverages(Callback):
         optimizer: int = 0,
     ) -> None:
         """`optimizer` numbers the one whose steps count, where a module has several."""
-        given = rule_book.DEFAULTS if rules is None else rules
-        self.rules = {n: rule_book.rule(r) if isinstance(r, str) else r for n, r in given.items()}
+        self.rules = rule_book.named(rules)
         if evaluate not in ("raw", *self.rules):
             raise ValueError(f"evaluate = {evaluate!r}{nearest(evaluate, ['raw', *self.rules])}")
         self.evaluate, self.loss = evaluate, loss
@@ -118,12 +117,8 @@ class AnytimeAverages(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep what a checkpoint held until the model is there and has its weights."""
-        mine = {name: rule_book.spec(rule) for name, rule in self.rules.items()}
-        if state_dict and dict(state_dict["rules"]) != mine:
-            raise ValueError(
-                f"the checkpoint holds averages {dict(state_dict['rules'])}, here are {mine}; the "
-                "same are valid"
-            )
+        if state_dict:
+            rule_book.require_same(self.rules, state_dict["rules"], "the checkpoint")
         self._saved = state_dict or None
 
     # --- evaluation -------------------------------------------------------------------------------

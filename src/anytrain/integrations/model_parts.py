@@ -30,8 +30,7 @@ class PartsAverages:
     """The averages of every part, under one clock; a `Stateful` of DCP."""
 
     def __init__(self, parts: Sequence[nn.Module], rules: Mapping[str, Rule | str]) -> None:
-        built = {n: rule_book.rule(r) if isinstance(r, str) else r for n, r in rules.items()}
-        self.parts = [TrainableAverages(part, built) for part in parts]
+        self.parts = [TrainableAverages(part, rule_book.named(rules)) for part in parts]
 
     @property
     def rules(self) -> dict[str, Rule]:
@@ -90,9 +89,7 @@ class PartsAverages:
         """Restore in place. ValueError for averages of other names or rules."""
         for part in self.parts:
             part.require_raw("load")
-        mine = {name: rule_book.spec(rule) for name, rule in self.rules.items()}
-        if dict(state["rules"]) != mine:
-            raise ValueError(f"the checkpoint holds averages {state['rules']}, here are {mine}")
+        rule_book.require_same(self.rules, state["rules"], "the checkpoint")
         for name in self.rules:
             for key, tensor in self._tensors(name).items():
                 tensor.copy_(state["tensors"][name][key])

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from anytrain import schedules
 from anytrain.averaging import Averages
+from anytrain.integrations.group_rates import set_rate
 from anytrain.schedules import Schedule
 
 
@@ -78,10 +79,7 @@ class Scheduler(LRScheduler):
             )
         self.last_epoch = int(state_dict["step"])
         for group, value in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(value)
-            else:
-                group["lr"] = value
+            set_rate(group, float(value))
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
 

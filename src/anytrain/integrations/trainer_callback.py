@@ -33,8 +33,7 @@ class AnytimeCallback(TrainerCallback):
     ) -> None:
         if missing not in ("error", "begin"):
             raise ValueError(f"missing = {missing!r}; 'error' and 'begin' are valid")
-        given = rule_book.DEFAULTS if rules is None else rules
-        self.rules = {n: rule_book.rule(r) if isinstance(r, str) else r for n, r in given.items()}
+        self.rules = rule_book.named(rules)
         self.every = every  # steps
         self.device = device
         self.missing: stored.Missing = missing
