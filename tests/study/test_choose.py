@@ -8,7 +8,7 @@ import pytest
 
 from anytrain.compare.results import Arm, Choice, Kind, Observation
 from anytrain.study.choose import choose, edges
-from anytrain.study.design import point_text
+from anytrain.study.table import point_text
 
 HORIZONS = (1.0, 2.0)
 Losses = dict[tuple[str, str], tuple[float | None, ...]]  # setting, weights -> loss at each horizon

@@ -6,6 +6,7 @@ refused by its name, since leaving one out would change what the model computes.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any
@@ -74,7 +75,7 @@ def convert(path: Path) -> Model:
     if head is None:
         raise UserError(f"{path / WEIGHTS}: tensor 'lm_head.weight' is missing")
     if entries.get("transformer.wte.weight", head).boxes == head.boxes:
-        shape = made_of({**_fields(shape), "tied": True}, path / CONFIG)
+        shape = replace(shape, tied=True)
     sources = _Sources(path / WEIGHTS, entries, shape)
     sources.check()
     name = config.get("name")
@@ -82,10 +83,6 @@ def convert(path: Path) -> Model:
     what += f", {shape.layers} layers of {shape.width}, context {shape.context}"
     described = config_of(shape, eot=None, dtype="float32")
     return Model(path, what, described, sources.tensors(), head.dtype, shape.tokens, shape.context)
-
-
-def _fields(shape: DecoderShape) -> dict[str, Any]:
-    return dict(vars(shape))
 
 
 def _config(file: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from anytrain.compare.results import Arm, Choice, Observation
 from anytrain.errors import UserError
 from anytrain.evaluations import RAW
 from anytrain.grammar import duration
-from anytrain.study.design import point_text
+from anytrain.study.table import point_text
 
 _Candidate = tuple[str, str]  # setting, weights
 

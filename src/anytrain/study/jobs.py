@@ -16,7 +16,8 @@ from anytrain.compare.results import Choice, Phase
 from anytrain.errors import UserError
 from anytrain.grammar import Quantity
 from anytrain.schedules import Shape
-from anytrain.study.design import Design, Point, point_text
+from anytrain.study.design import Design
+from anytrain.study.table import Point, point_text
 from anytrain.training.config import Recipe
 from anytrain.training.tables import Snapshots, Split
 
