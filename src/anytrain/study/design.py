@@ -128,7 +128,7 @@ class Design:
         settings = {
             **self.table.settings, "schedule": table.schedule, **table.settings, **point
         }  # fmt: skip
-        made = recipes.override(self._recipe, [_setting(k, v) for k, v in settings.items()])
+        made = recipes.override(self._recipe, recipes.settings_of(settings))
         if self.kind(arm) == "bound":
             unit = recipes.recipe(_without_horizon(made), str(self.path)).unit_tokens
             ends = f"schedule.horizon={round(horizon * unit)}-tokens"
@@ -139,13 +139,6 @@ class Design:
 def _without_horizon(table: Mapping[str, Any]) -> dict[str, Any]:
     """The same recipe under a schedule that needs no horizon: to know its unit."""
     return {**table, "schedule": "constant:peak=1"}
-
-
-def _setting(key: str, value: Any) -> str:
-    """`key.path=value` as the recipes' own reader takes it."""
-    if isinstance(value, bool):
-        return f"{key}={str(value).lower()}"
-    return f"{key}={value!r}" if isinstance(value, int | float) else f"{key}={value}"
 
 
 def _branch_text(table: ArmTable) -> str:

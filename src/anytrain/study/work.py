@@ -3,7 +3,6 @@
 Safe to start again: what is there goes on, what is done ends at once.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +55,13 @@ def _leave(out: Path, rundir: RunDir, recipe: "Recipe", job: dict[str, Any]) -> 
     end = Quantity(float(job["until"]), "tokens")
     branch = Cooldown(leave["cooldown"], end, leave["shape"], leave["final"])
     table = recipe.table()
-    settings = [f"name={job['name']}", "averages={}", *(
-        f"{key}.{name}={json.dumps(value)}"
-        for key in ("evaluate", "checkpoint") for name, value in table[key].items()
-    )]  # fmt: skip
-    fork(WeightsName(str(out / "runs" / leave["trunk"])), rundir.path, settings, branch, _say)
+    settings = {"name": job["name"], "averages": {}} | {
+        f"{key}.{name}": value
+        for key in ("evaluate", "checkpoint")
+        for name, value in table[key].items()
+    }
+    trunk = WeightsName(str(out / "runs" / leave["trunk"]))
+    fork(trunk, rundir.path, recipes.settings_of(settings), branch, _say)
 
 
 def _as_begun(rundir: RunDir, recipe: "Recipe") -> "Recipe":

@@ -1,5 +1,6 @@
 """Reading recipes: TOML and `key.path=value` settings to a checked `Recipe`."""
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -62,6 +63,14 @@ def override(table: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any
                 n: _spec_text(v) if isinstance(v, dict) else v for n, v in value.items()
             }
     return changed
+
+
+def settings_of(values: Mapping[str, Any]) -> list[str]:
+    """`{"train.compile": true}` -> `train.compile=true`: what `override` takes, of values."""
+    return [
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in values.items()
+    ]
 
 
 def _choose_data(table: dict[str, Any], paths: Sequence[tuple[str, ...]]) -> None:

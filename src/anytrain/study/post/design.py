@@ -114,9 +114,7 @@ class Task:
 
     data: str  # a JSONL file
     metric: Literal["exact_match", "choice", "loss"] = "exact_match"
-    settings: dict[str, Any] = field(
-        default_factory=dict
-    )  # of `anytrain finetune`: option -> value
+    settings: dict[str, Any] = field(default_factory=dict)  # `anytrain finetune`'s option -> value
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -124,9 +122,7 @@ class Finetune:
     """The sweep that every base goes through on every task."""
 
     lr: list[float]
-    settings: dict[str, Any] = field(
-        default_factory=dict
-    )  # of `anytrain finetune`: option -> value
+    settings: dict[str, Any] = field(default_factory=dict)  # `anytrain finetune`'s option -> value
 
     def __post_init__(self) -> None:
         if not self.lr or not all(value > 0 for value in self.lr):
@@ -238,15 +234,11 @@ class Design:
             spec["horizon"] = str(self.tokens)
         settings = {**self.table.settings, **base.settings, "train.seed": seed}
         table = dict(self._recipe, schedule=spec, name=f"{name}-s{seed}")
-        words = [f"{key}={_word(value)}" for key, value in settings.items()]
-        return recipes.recipe(recipes.override(table, words), f"{self.path}: bases.{name}")
+        table = recipes.override(table, recipes.settings_of(settings))
+        return recipes.recipe(table, f"{self.path}: bases.{name}")
 
     def files(self) -> dict[str, str]:
         """The design as files that `Design` reads back the same."""
         table = TypeAdapter(Table).dump_python(self.table, exclude_none=True)
         table["recipe"] = "recipe.toml"
         return {"study.toml": tomli_w.dumps(table), "recipe.toml": tomli_w.dumps(self._recipe)}
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

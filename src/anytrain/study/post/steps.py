@@ -13,6 +13,7 @@ from anytrain.grammar import Quantity
 from anytrain.study.jobs import digest
 from anytrain.study.post.design import Base, Design
 from anytrain.study.work import STOPPED
+from anytrain.training import recipes
 
 _PREEMPTED = ("--preempted-exit-code", str(STOPPED))  # stopped by a signal is not done
 _KEPT = 8  # checkpoints of a run, evenly, and over a span that is merged
@@ -74,15 +75,8 @@ def _base(design: Design, out: Path, name: str, base: Base, seed: int) -> Iterat
     label = f"base-{name}-s{seed}"
     if base.way == "train":
         file = out / "recipes" / f"{name}-s{seed}.toml"
-        train: tuple[str, ...] = (
-            "train",
-            str(file),
-            "--run",
-            str(run),
-            "--until",
-            str(end),
-            *_PREEMPTED,
-        )
+        train: tuple[str, ...] = ("train", str(file), "--run", str(run), "--until", str(end),
+                                  *_PREEMPTED)  # fmt: skip
         yield Step(label, (train,), cost=end.amount)
         return
     of = f"base-{base.of}-s{seed}"
@@ -174,7 +168,5 @@ def recipe_files(design: Design, out: Path) -> Iterator[tuple[Path, str]]:
                    for other in design.table.bases.values()
                    if other.of == name and other.cooldown is not None}  # fmt: skip
             made["checkpoint"]["at"] = [f"{tokens}-tokens" for tokens in sorted(at)]
-            from anytrain.training import recipes
-
             recipe = recipes.recipe(made, name)
             yield out / "recipes" / f"{name}-s{seed}.toml", recipe.toml()
