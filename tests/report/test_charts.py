@@ -10,6 +10,7 @@ from anytrain.compare.findings import findings
 from anytrain.report import chart_matplotlib, chart_plotly
 from anytrain.report.cast import cast
 from anytrain.report.charts import COLOURS, DARK, Axis, Bar, BarChart, Chart, Drawn, Mark, Series
+from anytrain.report.point_names import PAPER, point_names
 from anytrain.report.study_sections import own_sections
 from studies import begun, study
 
@@ -36,7 +37,19 @@ BARS = BarChart(
     ("a", "b"),
     (Bar("one", (1.0, None), ("1M", "")), Bar("two", (2.0, 3.0), ("2M", "3M"), "best")),
 )
+WHISKERS = BarChart(
+    "whiskers",
+    "Zero lies in one of them",
+    Axis("points", signed=True),
+    ("a", "b"),
+    (Bar("difference", (-1.0, 0.5), ("−1.0 ± 0.5", "+0.5"), intervals=((-1.5, -0.5), None)),),
+)
 EMPTY = Chart("empty", "Nothing yet", Axis("tokens"), Axis("loss"), ())
+
+
+every = pytest.mark.parametrize(
+    "chart", [CHART, BARS, WHISKERS, EMPTY], ids=["lines", "bars", "whiskers", "empty"]
+)
 
 
 def all_charts() -> list[Drawn]:
@@ -52,7 +65,7 @@ def test_the_study_draws_all_that_was_asked() -> None:
     assert sum(name.startswith("averages-") for name in names) == 2
 
 
-@pytest.mark.parametrize("chart", [CHART, BARS, EMPTY], ids=["lines", "bars", "empty"])
+@every
 def test_files_are_pictures_and_always_the_same(chart: Drawn) -> None:
     assert chart_matplotlib.drawn(chart, "png").startswith(b"\x89PNG")
     pdf = chart_matplotlib.drawn(chart, "pdf")
@@ -60,10 +73,10 @@ def test_files_are_pictures_and_always_the_same(chart: Drawn) -> None:
     assert pdf == chart_matplotlib.drawn(chart, "pdf")
 
 
-@pytest.mark.parametrize("chart", [CHART, BARS, EMPTY], ids=["lines", "bars", "empty"])
+@every
 def test_page_figure_is_plain_data(chart: Drawn) -> None:
     text = json.dumps(chart_plotly.figure(chart), allow_nan=False)
-    assert json.loads(text)["layout"]["showlegend"] is isinstance(chart, BarChart)
+    assert json.loads(text)["layout"]["showlegend"] is (chart is BARS)
 
 
 def test_names_stand_at_the_lines() -> None:
@@ -80,6 +93,37 @@ def test_an_interval_that_is_not_known_is_not_drawn() -> None:
     assert band["text"][0].endswith("3.0000 (2.9000 to 3.1000)")
     assert band["text"][1].endswith("2.0000")
     assert bars["error_y"]["array"] == [pytest.approx(0.1), 0]
+
+
+def test_rows_with_intervals_are_dots_and_lines_beside_zero() -> None:
+    whisker, other, dots = (trace := chart_plotly.figure(WHISKERS))["data"]
+    assert (whisker["x"], other["x"]) == ([-1.5, -0.5], [0.5, 0.5])
+    assert (dots["x"], dots["mode"]) == ([-1.0, 0.5], "markers")
+    low, high = trace["layout"]["xaxis"]["range"]
+    assert low < -1.5 < 0.5 < high
+    assert trace["layout"]["shapes"][0]["x0"] == 0
+    texts = [(note["x"], note["text"]) for note in trace["layout"]["annotations"]]
+    assert texts == [(0.0, "−1.0 ± 0.5"), (0.5, "+0.5")]  # none left of zero, on a line
+
+
+def test_names_of_crowded_points_do_not_cover_each_other() -> None:
+    """Eight in a tenth of the plot, one far off that makes it so."""
+    places = [(1.0 + 0.05 * (i % 4), 40.0 + 0.2 * i) for i in range(8)] + [(3.0, 44.0)]
+    dots = [
+        Series(f"base-{i}", (x,), (y,), line=False, shape="circle", label="end")
+        for i, (x, y) in enumerate(places)
+    ]
+    chart = Chart("crowd", "A crowd", Axis("loss"), Axis("score"), tuple(dots))
+    (left, right), (low, high) = chart.x_range(), chart.y_range()
+    middles = [
+        (PAPER * (x - left) / (right - left) + across, 320 * (y - low) / (high - low) + up)
+        for _, x, y, across, up, _ in point_names(chart, PAPER)
+    ]
+    assert len(middles) == len(places)
+    for (x, y), (u, v) in combinations(middles, 2):
+        assert abs(x - u) >= 6 * len("base-0") or abs(y - v) >= 12
+    above = {(across, up) for _, _, _, across, up, _ in point_names(chart, PAPER)}
+    assert (0.0, 12.0) in above  # where there is room
 
 
 def test_every_colour_has_its_dark_twin() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from anytrain.compare.paired import Interval, over_seeds
 from anytrain.compare.student import distribution
+from anytrain.words import signed
 
 Kind = Literal["raw", "decayed", "averaged"]
 
@@ -233,7 +234,7 @@ def _answer(question: str, results: PostResults, base: str | None, other: str | 
     word: Literal["yes", "no", "not settled"] = "not settled"
     if found.sure:
         word = "yes" if found.mean > 0 else "no"
-    return Answer(question, word, f"{base} − {other} {_shown(found, 100)} points")
+    return Answer(question, word, f"{base} − {other}: {_shown(found, 100)} points")
 
 
 def _recovered(results: PostResults, averaged: str | None, raw: str | None) -> Answer:
@@ -244,12 +245,13 @@ def _recovered(results: PostResults, averaged: str | None, raw: str | None) -> A
     word: Literal["yes", "no", "not settled"] = "not settled"
     if found.sure:
         word = "yes" if found.mean < 0 else "no"
-    return Answer(question, word, f"{averaged} − {raw} {_shown(found)} nats/token")
+    return Answer(question, word, f"{averaged} − {raw}: {_shown(found)} nats/token")
 
 
 def _shown(found: Interval, scale: float = 1.0) -> str:
     digits = 1 if scale > 1 else 4
-    text = f"{scale * found.mean:+.{digits}f}"
+    text = signed(scale * found.mean, digits)
     if found.low is None or found.high is None:
         return f"{text} (one seed, no interval)"
-    return f"{text} ({scale * found.low:+.{digits}f} to {scale * found.high:+.{digits}f})"
+    low, high = (signed(scale * end, digits) for end in (found.low, found.high))
+    return f"{text} ({low} to {high})"

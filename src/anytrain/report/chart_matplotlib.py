@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from anytrain.report.axes import GRID, INK, MUTED, STYLE, Label, digits, write_labels
 from anytrain.report.charts import COLOURS, Axis, BarChart, Chart, Drawn, Series
 from anytrain.report.figures import require
+from anytrain.report.point_names import PAPER, point_names
 from anytrain.words import signed
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 _WIDTH = 6.4  # inches
 _LETTERS = 64  # of a title in one line
+_PIXELS = 107  # of the page an inch
 _MARKERS = {"circle": "o", "square": "s", "triangle": "^", "down": "v", "diamond": "D", "": ""}
 
 
@@ -86,6 +88,10 @@ def _lines(figure: "Figure", ax: "Axes", chart: Chart) -> None:
             )
     for series in chart.series:
         _draw(ax, series)
+    place: Any = {"textcoords": "offset points", "ha": "center", "va": "center", "size": 8}
+    for name, x, y, right, up, role in point_names(chart, PAPER):
+        points = 72 / _PIXELS
+        ax.annotate(name, (x, y), (right * points, up * points), color=COLOURS[role], **place)
     write_labels(
         figure,
         ax,
@@ -110,10 +116,6 @@ def _draw(ax: "Axes", s: Series) -> None:
     ax.plot(
         s.x, s.y, color=color, lw=s.width, ls=line, zorder=3 + s.width / 10 + (not s.line), **marker
     )
-    if s.label in ("end", "start") and s.x:
-        i = -1 if s.label == "end" else 0
-        place: Any = {"textcoords": "offset points", "ha": "center", "clip_on": True}
-        ax.annotate(s.name, (s.x[i], s.y[i]), (0, 6), color=color, size=8, **place)
 
 
 def _rows(chart: BarChart) -> float:
@@ -133,9 +135,16 @@ def _bars(figure: "Figure", ax: "Axes", chart: BarChart) -> None:
             y = row + (number - (len(chart.bars) - 1) / 2) * thick
             color = COLOURS[bar.roles[row] if bar.roles else bar.role]
             name = bar.name if row == 0 else f"_{bar.name}"  # _: not in the legend
-            ax.barh(y, value, 0.86 * thick, color=color, label=name)
+            low, high = bar.ends(row)
+            if bar.intervals:
+                ax.plot([low, high], [y, y], color=color, lw=1.6)
+                ax.plot(value, y, "o", color=color, ms=6, label=name)
+            else:
+                ax.barh(y, value, 0.86 * thick, color=color, label=name)
             end: Any = {"textcoords": "offset points", "va": "center"}
-            ax.annotate(bar.texts[row], (value, y), (4, 0), size=8.5, color=INK, **end)
+            ax.annotate(bar.texts[row], (max(high, 0.0), y), (4, 0), size=8.5, color=INK, **end)
+    if any(bar.intervals for bar in chart.bars):
+        ax.axvline(0.0, color=MUTED, lw=0.9, zorder=1.5)
     ax.set_yticks(range(len(chart.categories)), chart.categories)
     ax.set_ylim(len(chart.categories) - 0.45, -0.55)
     _ticks(ax, chart.x, "x")

@@ -4,20 +4,18 @@ Names stand at the lines as annotations called `label`; the page's script trades
 where it is narrow, and maps the colours where it is dark.
 """
 
-from html import escape
 from math import isfinite, log10
-from typing import Any
 
-from anytrain.report.axes import GRID, INK, MUTED, spread
-from anytrain.report.charts import COLOURS, Axis, BarChart, Chart, Drawn, Mark, Series, position
+from anytrain.report.axes import MUTED, spread
+from anytrain.report.charts import COLOURS, BarChart, Chart, Drawn, Series, position
+from anytrain.report.plotly_bars import bars
+from anytrain.report.plotly_parts import TOP, Json, axis, layout, plain, shape
+from anytrain.report.point_names import COLUMN, point_names
 from anytrain.words import signed, tokens
 
 HEIGHT = 380  # pixels
-_TOP, _LEFT = 10, 50
 _GAP = 16  # pixels between two names
 _LETTER = 7.2  # pixels of a letter, about
-_FONT = 'system-ui,-apple-system,"Segoe UI",Roboto,sans-serif'
-_CLEAR = "#00000000"
 _SYMBOLS = {
     "circle": "circle",
     "square": "square",
@@ -25,28 +23,27 @@ _SYMBOLS = {
     "down": "triangle-down",
     "diamond": "diamond",
 }
-Json = dict[str, Any]
 
 
 def figure(chart: Drawn) -> Json:
     """{"data", "layout"} as Plotly.react takes them."""
-    return _bars(chart) if isinstance(chart, BarChart) else _lines(chart)
+    return bars(chart) if isinstance(chart, BarChart) else _lines(chart)
 
 
 def _lines(chart: Chart) -> Json:
     data = [trace for series in chart.series for trace in _traces(series, chart)]
     longest = max((len(name.text) for name in chart.names()), default=0)
-    layout = _layout(HEIGHT, right=22 + longest * _LETTER)
-    layout["margin"]["b"] = _below(chart)
-    layout["xaxis"] |= _axis(chart.x, chart.x_range()) | {
+    made = layout(HEIGHT, right=22 + longest * _LETTER)
+    made["margin"]["b"] = _below(chart)
+    made["xaxis"] |= axis(chart.x, chart.x_range()) | {
         "showgrid": False,
         "showline": True,
         "title": {"text": chart.x.title, "font": {"color": MUTED, "size": 12}, "standoff": 10},
     }
-    layout["yaxis"] |= _axis(chart.y, chart.y_range())
-    layout["shapes"] = [_shape(mark) for mark in chart.marks]
-    layout["annotations"] = [*_edge_names(chart), *_end_names(chart), *_mark_names(chart)]
-    return {"data": data, "layout": layout}
+    made["yaxis"] |= axis(chart.y, chart.y_range())
+    made["shapes"] = [shape(mark) for mark in chart.marks]
+    made["annotations"] = [*_edge_names(chart), *_point_names(chart), *_mark_names(chart)]
+    return {"data": data, "layout": made}
 
 
 def _below(chart: Chart) -> int:
@@ -58,7 +55,7 @@ def _traces(series: Series, chart: Chart) -> list[Json]:
     color = COLOURS[series.role]
     trace: Json = {
         "type": "scatter",
-        "name": _plain(series.name),
+        "name": plain(series.name),
         "x": list(series.x),
         "y": [v if isfinite(v) else None for v in series.y],
         "mode": "+".join(["lines"] * series.line + ["markers"] * bool(series.shape)) or "markers",
@@ -101,11 +98,6 @@ def _traces(series: Series, chart: Chart) -> list[Json]:
     return [area, trace]
 
 
-def _plain(text: str) -> str:
-    """Text in which Plotly finds no tags of its own."""
-    return escape(text, quote=False)
-
-
 def _symbol(series: Series) -> str:
     return _SYMBOLS.get(series.shape, "circle") + ("-open" if series.hollow else "")
 
@@ -116,115 +108,16 @@ def _hover(series: Series, i: int, chart: Chart) -> str:
     x = ticks.get(series.x[i])
     where = x.replace("\n", " = ") if x else tokens(series.x[i])
     write = signed if chart.y.signed else "{:.4f}".format
-    text = f"<b>{_plain(series.name)}</b><br>{where}: {write(series.y[i])}"
+    text = f"<b>{plain(series.name)}</b><br>{where}: {write(series.y[i])}"
     low, high = (series.low[i], series.high[i]) if series.low else (None, None)
     if low is not None and high is not None:
         text += f" ({write(low)} to {write(high)})"
     return text
 
 
-def _bars(chart: BarChart) -> Json:
-    data = []
-    for bar in reversed(chart.bars):  # Plotly stacks groups from below
-        roles = bar.roles or (bar.role,) * len(bar.values)
-        texts = ["" if v is None else t for v, t in zip(bar.values, bar.texts, strict=True)]
-        data.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": bar.name,
-                "y": [_plain(name) for name in chart.categories],
-                "x": list(bar.values),
-                "text": texts,
-                "textposition": "outside",
-                "cliponaxis": False,
-                "textfont": {"color": INK},
-                "marker": {"color": [COLOURS[role] for role in roles]},
-                "hovertemplate": f"<b>%{{y}}</b><br>{bar.name}: %{{text}}<extra></extra>",
-            }
-        )
-    groups = len(chart.bars) > 1
-    rows = len(chart.categories)
-    height = 54 + rows * max(38, 24 * len(chart.bars)) + (30 if groups else 0)
-    layout = _layout(height, right=20)
-    layout["xaxis"] |= _axis(chart.x, chart.x_range())
-    layout["yaxis"] |= {
-        "categoryorder": "array",
-        "categoryarray": [_plain(name) for name in reversed(chart.categories)],
-        "showgrid": False,
-        "automargin": True,
-        "ticksuffix": "  ",
-    }
-    layout |= {
-        "barmode": "group",
-        "bargap": 0.3,
-        "bargroupgap": 0.12,
-        "showlegend": groups,
-        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left"},
-    }
-    if groups:
-        layout["margin"]["t"] = 34
-        layout["legend"]["traceorder"] = "reversed"
-    return {"data": data, "layout": layout}
-
-
-def _layout(height: int, right: float) -> Json:
-    axis: Json = {
-        "gridcolor": GRID,
-        "linecolor": MUTED,
-        "zeroline": False,
-        "tickfont": {"color": INK},
-    }
-    return {
-        "height": height,
-        "margin": {"l": _LEFT, "r": round(right), "t": _TOP, "b": 30},
-        "font": {"family": _FONT, "size": 12, "color": INK},
-        "paper_bgcolor": _CLEAR,
-        "plot_bgcolor": _CLEAR,
-        "showlegend": False,
-        "hovermode": "closest",
-        "hoverlabel": {"align": "left"},
-        "xaxis": dict(axis),
-        "yaxis": dict(axis),
-    }
-
-
-def _axis(axis: Axis, ends: tuple[float, float]) -> Json:
-    low, high = (log10(ends[0]), log10(ends[1])) if axis.log else ends
-    out: Json = {
-        "type": "log" if axis.log else "linear",
-        "range": [low, high],
-        "tickformat": "+.3~f" if axis.signed else "",
-        "nticks": 7,
-    }
-    if axis.ticks:
-        out["tickvals"] = [value for value, _ in axis.ticks]
-        out["ticktext"] = [text.replace("\n", "<br>") for _, text in axis.ticks]
-    return out
-
-
-def _shape(mark: Mark) -> Json:
-    across, along = ("y", "x") if mark.along == "x" else ("x", "y")
-    return {
-        "type": "line",
-        "layer": "between",
-        f"{along}ref": along,
-        f"{across}ref": "paper",
-        f"{along}0": mark.at,
-        f"{along}1": mark.at,
-        f"{across}0": 0,
-        f"{across}1": 1,
-        "line": {
-            "color": COLOURS[mark.role],
-            "width": 1.2,
-            "dash": "dot" if mark.dash else "solid",
-        },
-    }
-
-
 def _edge_names(chart: Chart) -> list[Json]:
     """Names right of the plot at the heights of the lines' ends, pushed apart."""
-    inner = HEIGHT - _TOP - _below(chart)
+    inner = HEIGHT - TOP - _below(chart)
     ends, log = chart.y_range(), chart.y.log
     names = sorted(chart.names(), key=lambda name: name.y)
     heights = [inner * position(name.y, ends, log) for name in names]
@@ -241,7 +134,7 @@ def _edge_names(chart: Chart) -> list[Json]:
             "y": log10(name.y) if log else name.y,
             "yanchor": "middle",
             "yshift": round(new - height),
-            "text": f"<b>{_plain(name.text)}</b>" if name.bold else _plain(name.text),
+            "text": f"<b>{plain(name.text)}</b>" if name.bold else plain(name.text),
             "font": {"color": COLOURS[name.role]},
             "showarrow": False,
         }
@@ -249,24 +142,20 @@ def _edge_names(chart: Chart) -> list[Json]:
     ]
 
 
-def _end_names(chart: Chart) -> list[Json]:
-    """Names at the first or the last point itself."""
-    out = []
-    for s in chart.series:
-        if s.label not in ("end", "start") or not s.x:
-            continue
-        i = -1 if s.label == "end" else 0
-        out.append(
-            {
-                "x": log10(s.x[i]) if chart.x.log else s.x[i],
-                "y": log10(s.y[i]) if chart.y.log else s.y[i],
-                "text": _plain(s.name),
-                "font": {"color": COLOURS[s.role], "size": 11},
-                "showarrow": False,
-                "yshift": 12,
-            }
-        )
-    return out
+def _point_names(chart: Chart) -> list[Json]:
+    """Names beside the first or the last points themselves."""
+    return [
+        {
+            "x": log10(x) if chart.x.log else x,
+            "y": log10(y) if chart.y.log else y,
+            "text": plain(name),
+            "font": {"color": COLOURS[role], "size": 11},
+            "showarrow": False,
+            "xshift": round(right),
+            "yshift": round(up),
+        }
+        for name, x, y, right, up, role in point_names(chart, COLUMN)
+    ]
 
 
 def _mark_names(chart: Chart) -> list[Json]:

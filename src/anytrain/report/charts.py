@@ -163,13 +163,22 @@ class Chart:
 
 @dataclass(frozen=True)
 class Bar:
-    """Bars of one kind, one for each category; None: none."""
+    """Bars of one kind, one for each category; None: none.
+
+    With intervals, dots and whiskers instead: what zero lies in is no length.
+    """
 
     name: str
     values: tuple[float | None, ...]
     texts: tuple[str, ...]  # at their ends
     role: str = "plain"
     roles: tuple[str, ...] = ()  # of each bar, instead of `role`
+    intervals: tuple[tuple[float, float] | None, ...] = ()  # of each value, or of none
+
+    def ends(self, row: int) -> tuple[float, float]:
+        """From where to where a row is drawn beside zero."""
+        value = self.values[row] or 0.0
+        return (self.intervals[row] if self.intervals else None) or (value, value)
 
 
 @dataclass(frozen=True)
@@ -185,8 +194,9 @@ class BarChart:
 
     def x_range(self) -> tuple[float, float]:
         """Zero to the longest bar, with room for its number."""
-        values = [v for bar in self.bars for v in bar.values if v is not None]
-        return min(0.0, 1.3 * min(values, default=0.0)), 1.22 * max([0.0, *values]) or 1.0
+        values = [v for bar in self.bars for row in range(len(bar.values)) for v in bar.ends(row)]
+        low, high = min([0.0, *values]), max([0.0, *values])
+        return low - 0.1 * (high - low) * (low < 0), high + 0.22 * (high - low) or 1.0
 
 
 Drawn = Chart | BarChart

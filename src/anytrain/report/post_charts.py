@@ -3,7 +3,7 @@
 from statistics import fmean
 from typing import Literal
 
-from anytrain.compare.paired import Interval, over_seeds
+from anytrain.compare.paired import Interval
 from anytrain.compare.post import (
     Kind,
     Point,
@@ -12,9 +12,9 @@ from anytrain.compare.post import (
     correlation,
     forgetting,
     minus,
-    per_seed,
 )
 from anytrain.report.charts import Axis, Bar, BarChart, Chart, Series, Shape
+from anytrain.words import signed
 
 ROLES: dict[Kind, str] = {"raw": "best", "decayed": "baseline", "averaged": "other2"}
 MARKS: dict[Kind, Shape] = {"raw": "circle", "decayed": "square", "averaged": "triangle"}
@@ -28,28 +28,25 @@ def scatter(results: PostResults, what: Literal["loss", "trace"]) -> Chart | Non
     found = correlation(results, what)
     said = ""
     if found is not None:
-        said = f": r = {found.r:+.2f} over {found.n} bases" + (
-            f", p = {found.p:.2f}" if found.p is not None else ""
+        said = f": r = {signed(found.r, 2)} over {found.n} bases" + (
+            f", p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{found.p:.2f}" if found.p is not None else ""
         )
     x = {"loss": "pre-training loss, nats/token", "trace": "trace of the Hessian"}[what]
     return Chart(
         f"score-against-{what}",
         f"Score after fine-tuning against {'loss' if what == 'loss' else 'sharpness'}{said}",
-        Axis(x, log=what == "trace" and min(p.x for p in points) > 0),
+        Axis(x, log=0 < 10 * min(p.x for p in points) < max(p.x for p in points)),
         Axis("mean score after fine-tuning, %"),
         tuple(_dot(results, point) for point in points),
-        notes=("Means over seeds; each mark is a base.",),
+        notes=("Means over seeds; each mark is a base. Intervals are in the table.",),
     )
 
 
 def _dot(results: PostResults, point: Point) -> Series:
     of = results.bases[point.base]
-    error = over_seeds(list(per_seed(results, point.base, results.tasks).values()))
-    half = 100 * error.half if error.half is not None else None
     y = 100 * point.y
     return Series(
         point.base, (point.x,), (y,),
-        () if half is None else (y - half,), () if half is None else (y + half,),
         role=ROLES[of], line=False, shape=MARKS[of], label="end",
         hover=(f"<b>{point.base}</b><br>{point.x:.4g}, {y:.1f}%",),
     )  # fmt: skip
@@ -75,6 +72,7 @@ def differences(results: PostResults, other: str) -> BarChart | None:
                 tuple(100 * found.mean for _, found in rows),
                 tuple(_text(found, 100, 1) for _, found in rows),
                 roles=tuple(ROLES[results.bases[base]] for base, _ in rows),
+                intervals=tuple(_ends(found, 100) for _, found in rows),
             ),
         ),
         notes=(f"Paired by pre-training seed; {other} is the best of the decayed on these rows.",),
@@ -82,8 +80,14 @@ def differences(results: PostResults, other: str) -> BarChart | None:
 
 
 def _text(found: Interval, scale: float, digits: int) -> str:
-    mean = f"{scale * found.mean:+.{digits}f}"
+    mean = signed(scale * found.mean, digits)
     return mean if found.half is None else f"{mean} ± {scale * found.half:.{digits}f}"
+
+
+def _ends(found: Interval, scale: float) -> tuple[float, float] | None:
+    if found.low is None or found.high is None:
+        return None
+    return scale * found.low, scale * found.high
 
 
 def forgotten(results: PostResults) -> BarChart | None:
@@ -103,6 +107,7 @@ def forgotten(results: PostResults) -> BarChart | None:
                 tuple(found.mean for _, found in rows),
                 tuple(_text(found, 1, 3) for _, found in rows),
                 roles=tuple(ROLES[results.bases[base]] for base, _ in rows),
+                intervals=tuple(_ends(found, 1) for _, found in rows),
             ),
         ),
     )

@@ -80,7 +80,7 @@ def _shown(found: Interval | None, scale: float = 1.0, digits: int = 4) -> Cell:
         return Cell("—")
     half = "" if found.half is None else f" ± {scale * found.half:.{digits}f}"
     value = scale * found.mean
-    return Cell(f"{value:.{digits}f}{half}", value)
+    return Cell(f"{value:.{digits}f}{half}".replace("-", "−"), value)
 
 
 def _scores(results: PostResults) -> Iterator[Section]:
