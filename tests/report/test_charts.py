@@ -12,6 +12,7 @@ from anytrain.report.cast import cast
 from anytrain.report.charts import COLOURS, DARK, Axis, Bar, BarChart, Chart, Drawn, Mark, Series
 from anytrain.report.point_names import PAPER, point_names
 from anytrain.report.study_sections import own_sections
+from anytrain.report.tuning_charts import rate_charts
 from studies import begun, study
 
 pytest.importorskip("matplotlib")
@@ -167,3 +168,21 @@ def test_what_is_wrong_is_refused() -> None:
         replace(LINE, y=(1.0,))
     with pytest.raises(ValueError, match="different lengths"):
         replace(LINE, hover=("one",))
+
+
+def test_a_chart_of_another_setting_than_the_rate_says_which() -> None:
+    def exponents(text: str) -> str:
+        return text.replace("schedule.peak", "schedule.exponent")
+
+    results = study()
+    seen = tuple(replace(o, setting=exponents(o.setting)) for o in results.observations)
+    chosen = tuple(replace(c, setting=exponents(c.setting)) for c in results.choices)
+    rates = {c.name: c.title for c in rate_charts(findings(results))}
+    others = {
+        c.name: c.title
+        for c in rate_charts(findings(replace(results, observations=seen, choices=chosen)))
+    }
+    assert rates.keys() == others.keys()
+    assert any("rate" in title for title in rates.values())
+    assert {n: t.replace("exponent", "rate") for n, t in others.items()} == rates
+    assert not any("rate" in title for title in others.values())

@@ -44,12 +44,11 @@ def _rate(found: Findings, s: Sensitivity, ends: tuple[float, float]) -> Chart:
             )
         )
     cut = any(v > ends[1] for row in s.above.values() for v in row.values())
-    name = s.key.rpartition(".")[2]
     return Chart(
         f"rate-{s.arm}",
         _rate_title(s),
         Axis(
-            "peak learning rate" if name == "peak" else name,
+            _said(s, "peak learning rate"),
             log=min(values) > 0,
             ticks=tuple((v, f"{v:g}") for v in values),
         ),
@@ -60,19 +59,26 @@ def _rate(found: Findings, s: Sensitivity, ends: tuple[float, float]) -> Chart:
 
 
 def _rate_title(s: Sensitivity) -> str:
-    """Where the best rate is, from the shortest horizon to the longest."""
+    """Where the best rate, or what else was tuned, is from the shortest horizon to the longest."""
+    what = _said(s, "rate")
     shortest, longest = min(s.best), max(s.best)
     first, last = s.best[shortest], s.best[longest]
     values = sorted(set(s.best.values()))
     if len(values) == 1:
-        return f"{s.arm}: one rate at every horizon, {first:g}"
+        return f"{s.arm}: one {what} at every horizon, {first:g}"
     if first == last:
-        return f"{s.arm}: best rates from {values[0]:g} to {values[-1]:g}"
+        return f"{s.arm}: best {what}s from {values[0]:g} to {values[-1]:g}"
     way = "falls" if last < first else "rises"
     return (
-        f"{s.arm}: the best rate {way} from {first:g} at {units(shortest)} to {last:g} at "
+        f"{s.arm}: the best {what} {way} from {first:g} at {units(shortest)} to {last:g} at "
         f"{units(longest)}"
     )
+
+
+def _said(s: Sensitivity, rate: str) -> str:
+    """The setting by its name, or what a peak is called."""
+    name = s.key.rpartition(".")[2]
+    return rate if name in ("peak", "lr", "rate") else name
 
 
 def average_charts(found: Findings) -> tuple[Chart, ...]:
