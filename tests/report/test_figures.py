@@ -9,7 +9,7 @@ import pytest
 
 from anytrain.compare.frontier import Frontier, frontier
 from anytrain.errors import UserError
-from anytrain.report.axes import DARK, spread
+from anytrain.report.axes import DARK, decimals, spread
 from anytrain.report.figures import inline, png, svg
 from anytrain.report.page import page
 from anytrain.rundir import RunDir
@@ -117,3 +117,12 @@ def test_labels_are_spread_as_little_as_possible() -> None:
     assert spread([], 10) == []
     crowded = spread([0, 3, 9, 9, 30, 31], 8)
     assert all(b - a > 8 - 1e-9 for a, b in pairwise(crowded))
+
+
+@pytest.mark.parametrize(
+    ("step", "wanted"), [(0.5, 2), (0.02, 2), (0.025, 3), (0.25, 2), (0.0025, 4), (0.1 + 0.2, 2)]
+)
+def test_ticks_are_not_rounded(step: float, wanted: int) -> None:
+    """A tick at 0.025 that said 0.03 stood halfway between 0.00 and 0.05."""
+    assert decimals(step) == wanted
+    assert float(f"{3 * step:.{wanted}f}") == pytest.approx(3 * step)

@@ -5,7 +5,7 @@ vermilion, told apart with any colour vision); names stand at the lines.
 """
 
 from dataclasses import dataclass
-from math import floor, log10
+from math import isclose
 from typing import TYPE_CHECKING, Any
 
 from anytrain.compare.frontier import Frontier
@@ -84,9 +84,14 @@ def value_range(ax: "Axes", seen: list[float]) -> None:
 
 
 def digits(ax: "Axes") -> int:
-    """Decimals that tell the ticks apart."""
+    """Decimals that the ticks are written with, none of them rounded: 3 for steps of 0.025."""
     ticks = ax.get_yticks()
-    return max(2, -floor(log10(ticks[1] - ticks[0]) + 1e-9)) if len(ticks) > 1 else 3
+    return decimals(float(ticks[1] - ticks[0])) if len(ticks) > 1 else 3
+
+
+def decimals(step: float) -> int:
+    """The fewest, from 2 on, that write a step of an axis as it is."""
+    return next((d for d in range(2, 9) if isclose(step, round(step, d), rel_tol=1e-6)), 9)
 
 
 def token_axis(ax: "Axes", found: Frontier, first: float, last: float) -> None:
