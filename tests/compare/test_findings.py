@@ -74,6 +74,15 @@ def test_verdicts(found: Findings) -> None:
     assert "3 of 4" in found.verdicts[2].numbers
 
 
+def test_every_free_arm_is_asked_the_same(found: Findings) -> None:
+    """constant is 4e-3 behind cosine at 8×: close everywhere, and not ahead everywhere."""
+    assert list(found.asked) == ["constant", "inverse_sqrt"]
+    assert found.asked["inverse_sqrt"] == found.verdicts
+    close, ahead, everywhere = found.asked["constant"]
+    assert (close.word, ahead.word, everywhere.word) == ("Yes", "Yes", "No")
+    assert "+0.00" in close.numbers
+
+
 def test_a_verdict_is_as_sure_as_its_interval(results: Results) -> None:
     """Losses moved by more than the noise settle it, one seed less unsettles everything."""
 

@@ -1,6 +1,5 @@
 """What a study found: regret, the transient, saved tokens, and the answers to its questions."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -17,9 +16,9 @@ from anytrain.compare.readings import (
     variants,
 )
 from anytrain.compare.results import Choice, Results, Spent
+from anytrain.compare.verdicts import Verdict, count, interval, verdicts
 from anytrain.words import signed, tokens
 
-CLOSE = 8e-3  # nats/token: as close to a tuned cosine as arXiv:2602.03702, figure 2
 FAIR = 0.02  # nats/token: further ahead of cosine, a constant rate has not left its transient
 
 
@@ -57,22 +56,6 @@ class Transient:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A question the study was made for, and its answer.
-
-    None: not settled, as seeds are missing or an interval has both answers inside.
-    """
-
-    question: str
-    answer: bool | None
-    numbers: str
-
-    @property
-    def word(self) -> str:
-        return {True: "Yes", False: "No", None: "Not settled"}[self.answer]
-
-
-@dataclass(frozen=True)
 class Findings:
     """All of it."""
 
@@ -84,13 +67,20 @@ class Findings:
     settled: Interval | None  # of the anytime arm outside the transient, where a horizon is in it
     regrets: tuple[Regret, ...]  # the smallest first
     transient: tuple[Transient, ...]
-    verdicts: tuple[Verdict, ...]
+    asked: dict[str, tuple[Verdict, ...]]  # every free arm, at its one choice
     at_edge: tuple[Choice, ...]
 
     @property
     def one(self) -> dict[float, Difference]:
         """The anytime arm at its one choice."""
         return self.differences.get((self.anytime, "one"), {}) if self.anytime else {}
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Of the anytime arm."""
+        if self.anytime is None:
+            return verdicts(self.results, None, self.branch, {}, None, None)
+        return self.asked[self.anytime]
 
     def spent(self, arm: str | None) -> Spent | None:
         return next((s for s in self.results.spent if s.arm == arm), None)
@@ -107,17 +97,21 @@ def findings(results: Results) -> Findings:
     means = {key: mean for key, value in found.items() if (mean := average(value)) is not None}
     best, branch = anytime(results), branched(results)
     transient = _transient(results, branch)
-    settled = _settled(found.get((best, "one"), {}) if best else {}, transient)
+    free = {arm: one for (arm, variant), one in found.items() if variant == "one"}
+    settled = {arm: _settled(one, transient) for arm, one in free.items()}
     return Findings(
         results,
         best,
         branch,
         found,
         means,
-        settled,
+        settled[best] if best else None,
         _regrets(results),
         transient,
-        _verdicts(results, best, branch, found, means, settled),
+        {
+            arm: verdicts(results, arm, branch, one, means.get((arm, "one")), settled[arm])
+            for arm, one in free.items()
+        },
         tuple(choice for choice in results.choices if choice.at_edge),
     )
 
@@ -164,97 +158,6 @@ def _transient(results: Results, branch: str | None) -> tuple[Transient, ...]:
     return tuple(out)
 
 
-def _verdicts(
-    results: Results,
-    best: str | None,
-    branch: str | None,
-    found: dict[tuple[str, Variant], dict[float, Difference]],
-    means: dict[tuple[str, Variant], Interval],
-    settled: Interval | None,
-) -> tuple[Verdict, ...]:
-    """The three questions, of the anytime arm at its one choice."""
-    name, base = best or "the horizon-free arm", results.baseline
-    one = found.get((best, "one"), {}) if best else {}
-    whole = _whole(results, one)
-    mean = means.get((best, "one")) if best else None
-    worst = max(one.values(), key=lambda d: d.seeds.mean, default=None)
-    close = f"Is {name} at no horizon more than {CLOSE:g} nats/token above a tuned {base}?"
-    ahead = f"Is it ahead of a tuned {base} on average?"
-    return (
-        Verdict(
-            close,
-            _all([_below(d.seeds, CLOSE) for d in one.values()]) if whole else None,
-            f"at worst {interval(worst.seeds)} at {worst.horizon:g}×" if worst else "",
-        ),
-        Verdict(
-            ahead,
-            _below(mean) if whole and mean else None,
-            (f"{interval(mean)} over {_count(len(one))}" if mean else "")
-            + (f"; {interval(settled)} outside the transient" if settled else ""),
-        ),
-        _both(results, branch, one, whole),
-    )
-
-
-def _both(
-    results: Results, branch: str | None, one: dict[float, Difference], whole: bool
-) -> Verdict:
-    """Ahead of the baseline and of the branch at every horizon."""
-    names = f"a tuned {results.baseline}" + (f" and {branch}" if branch else "")
-    question = f"Is it ahead of {names} at every horizon, with one run and one setting?"
-    parts, gaps = [], [d.seeds.mean for d in one.values()]
-    sides = [_below(d.seeds) for d in one.values()]
-    if gaps:
-        parts.append(f"ahead of {results.baseline} at {_share(gaps)}")
-    if branch:
-        pairs = (difference(results, d.arm, h, "one", branch) for h, d in one.items())
-        more = [d for d in pairs if d is not None]
-        whole = whole and _whole(results, {d.horizon: d for d in more})
-        sides += [_below(d.seeds) for d in more]
-        if more:
-            worst = max(more, key=lambda d: d.seeds.mean)
-            share = _share([d.seeds.mean for d in more])
-            parts.append(f"of {branch} at {share}, at worst {interval(worst.seeds)} to it")
-    return Verdict(question, _all(sides) if whole else None, ", ".join(parts))
-
-
-def _whole(results: Results, found: dict[float, Difference]) -> bool:
-    """Whether every report seed is there at every horizon."""
-    seeds = len(results.report_seeds)
-    return len(found) == len(results.horizons) and all(
-        len(d.by_seed) == seeds for d in found.values()
-    )
-
-
-def _below(found: Interval, limit: float = 0.0) -> bool | None:
-    """Whether a difference lies below a limit; None where its interval has the limit inside."""
-    if found.low is None or found.high is None:
-        return None
-    return True if found.high <= limit else False if found.low > limit else None
-
-
-def _all(answers: Sequence[bool | None]) -> bool | None:
-    """No where one is no, yes where all are yes, else not settled."""
-    if any(answer is False for answer in answers):
-        return False
-    return True if answers and all(answers) else None
-
-
-def _share(gaps: Sequence[float]) -> str:
-    return f"{sum(gap < 0 for gap in gaps)} of {len(gaps)}"
-
-
-def _count(horizons: int) -> str:
-    return f"{horizons} horizon{'s' * (horizons != 1)}"
-
-
-def interval(found: Interval) -> str:
-    """+0.0031 (−0.0010 to +0.0072), or what is known from one seed."""
-    if found.low is None or found.high is None:
-        return f"{signed(found.mean)} (one seed, no interval)"
-    return f"{signed(found.mean)} ({signed(found.low)} to {signed(found.high)})"
-
-
 def headline(found: Findings) -> str:
     """The answer in one sentence."""
     results, one = found.results, found.one
@@ -266,7 +169,7 @@ def headline(found: Findings) -> str:
     worst = max(one.values(), key=lambda d: d.seeds.mean)
     text = f"One {found.anytime} run, read from {choice.weights}, is {_side(mean, worst)}"
     text += (
-        f" a {results.baseline} tuned and trained for each of {_count(len(one))} "
+        f" a {results.baseline} tuned and trained for each of {count(len(one))} "
         f"(at worst {signed(worst.seeds.mean)}, at {worst.horizon:g}×)"
     )
     ours, theirs = found.spent(found.anytime), found.spent(results.baseline)

@@ -7,6 +7,8 @@ from anytrain.report.difference_charts import difference_charts, regret_chart
 from anytrain.report.loss_charts import loss_charts
 from anytrain.report.sections import Cell, Section, Table
 from anytrain.report.study_tables import (
+    answer,
+    asked_table,
     choice_table,
     difference_table,
     loss_table,
@@ -58,10 +60,7 @@ def _list(seeds: tuple[int, ...]) -> str:
 
 
 def _answers(found: Findings) -> Section:
-    rows = tuple(
-        (Cell(v.question), Cell(v.word, mark="ahead" if v.answer else ""), Cell(v.numbers or "—"))
-        for v in found.verdicts
-    )
+    rows = tuple((Cell(v.question), answer(v), Cell(v.numbers or "—")) for v in found.verdicts)
     note = "Differences in nats/token, with 95% intervals over seeds in brackets."
     settled = "Not settled: report seeds are missing, or the interval has both answers inside."
     lost = [
@@ -69,7 +68,8 @@ def _answers(found: Findings) -> Section:
         for arm, h, seed in found.results.diverged
     ]
     table = Table(("question", "answer", "numbers"), rows, "What was asked", (note, settled, *lost))
-    return Section("Answers", tables=(table,))
+    others = asked_table(found)
+    return Section("Answers", tables=(table, *((others,) if others else ())))
 
 
 def _curves(found: Findings) -> Section:

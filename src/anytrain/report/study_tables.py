@@ -3,12 +3,46 @@
 from anytrain.compare.findings import FAIR, Findings
 from anytrain.compare.paired import Interval
 from anytrain.compare.readings import Difference, Variant, reading, told
+from anytrain.compare.verdicts import CLOSE, Verdict, interval
 from anytrain.compare.winners import Winners
 from anytrain.report.cast import units
 from anytrain.report.sections import Cell, Table, gap, number
 from anytrain.words import signed, tokens
 
 CHOSEN: dict[Variant, str] = {"one": "one for all", "each": "per horizon"}
+
+
+def asked_table(found: Findings) -> Table | None:
+    """The questions of the page, of every arm without a horizon; None where there is one only."""
+    if len(found.asked) < 2:
+        return None
+    base, branch = found.results.baseline, found.branch
+    both = f"{base} and {branch}" if branch else base
+    asked = (f"within {CLOSE:g} of {base}", "ahead on average", f"ahead of {both} everywhere")
+    gaps = {0: f"worst − {base}"} | ({2: f"worst − {branch}"} if branch else {})
+    rows = [
+        (Cell(arm), *map(answer, verdicts), *(_gap(verdicts[i]) for i in gaps))
+        for arm, verdicts in found.asked.items()
+    ]
+    return Table(
+        ("arm", *asked, *gaps.values()),
+        tuple(rows),
+        "The same of every arm without a horizon, each at its one setting",
+        (
+            f"Tuning preferred {found.anytime}, before any report. The more arms are asked, the "
+            "likelier is a lucky one among them.",
+        ),
+    )
+
+
+def _gap(verdict: Verdict) -> Cell:
+    found = verdict.gap
+    return Cell(interval(found), found.mean) if found else Cell("—")
+
+
+def answer(verdict: Verdict) -> Cell:
+    """Yes in colour, No, Not settled."""
+    return Cell(verdict.word, mark="ahead" if verdict.answer else "")
 
 
 def difference_table(found: Findings) -> Table:
