@@ -3,10 +3,11 @@
 python experiments/0007-wso/pairs.py FOLDER [--debs DIR] [--wheels DIR] [--seed 0]
 
 Writes FOLDER/{gloss,doctest,docstring,arithmetic}.jsonl, a row `{"messages": [user, assistant]}` a
-line, each row once. `gloss`: words of WordNet and what they mean. `doctest`: an example in a
-docstring of Python's standard library or of PACKAGES and what it prints. `docstring`: the first
-line of a docstring and the head of its function. `arithmetic`: sums and products. README.md says
-how many and under which licences. A debian package and wheels that are not in DIR are downloaded.
+line, each row once, and SAMPLE rows of the two large ones as FOLDER/{gloss,doctest}-sample.jsonl.
+`gloss`: words of WordNet and what they mean. `doctest`: an example in a docstring of Python's
+standard library or of PACKAGES and what it prints. `docstring`: the first line of a docstring and
+the head of its function. `arithmetic`: sums and products. README.md says how many and under which
+licences. A debian package and wheels that are not in DIR are downloaded.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from pathlib import Path
 
 LONGEST = 240  # bytes of a row: it has to fit the context of a small model
 SUMS = 40_000
+SAMPLE = 10_000
 PACKAGES = (  # BSD-3-Clause where README.md does not say otherwise
     *("sympy", "music21", "pandas", "scipy", "numpy", "jax", "networkx", "biopython", "polars"),
     *("scikit-learn", "mpmath", "nltk", "dask"),
@@ -135,6 +137,15 @@ def write(path: Path, pairs: Iterator[Pair]) -> int:
     return len(kept)
 
 
+def sample(path: Path, seed: int) -> None:
+    """SAMPLE of its rows, in their order."""
+    with path.open(encoding="utf-8") as file:
+        rows = list(file)
+    kept = sorted(random.Random(seed).sample(range(len(rows)), SAMPLE))
+    text = "".join(rows[i] for i in kept)
+    path.with_name(f"{path.stem}-sample.jsonl").write_text(text, encoding="utf-8")
+
+
 def wordnet(folder: Path, debs: Path) -> Path:
     if not list(debs.glob("wordnet-base_*.deb")):
         debs.mkdir(parents=True, exist_ok=True)
@@ -162,6 +173,8 @@ def main() -> None:
     }
     for name, pairs in sources.items():
         print(name, write(args.folder / f"{name}.jsonl", pairs), file=sys.stderr)
+    for name in ("gloss", "doctest"):
+        sample(args.folder / f"{name}.jsonl", args.seed)
 
 
 if __name__ == "__main__":
