@@ -10,6 +10,7 @@ import tomli_w
 from anytrain.cli.study import job
 from anytrain.errors import UserError
 from anytrain.rundir import RunDir
+from anytrain.study.post import gather
 from anytrain.study.post.conducted import PostStudy
 from anytrain.study.post.design import Design
 from anytrain.study.post.steps import weights
@@ -133,6 +134,36 @@ def test_the_bases_for_real(tmp_path: Path, corpus: Path, chat: Path) -> None:
     longer = PostStudy(changed, tmp_path / "out")
     assert "base-wso-s1" in [step.name for step in longer.ready()]
     assert before == study.out.joinpath("steps", "base-wso-s1.done").read_text()
+
+
+def point(phase: str, lr: float | None, seed: int | None, score: float) -> str:
+    """A line of a sweep: the loss on both parts is one less the score."""
+    loss = 1.0 - score
+    scores = {"selection_loss": loss, "report_loss": loss, "selection_score": score,
+              "report_score": score, "retention_loss": 3.0, "diverged": False}  # fmt: skip
+    return json.dumps({"base": "b", "lr": lr, "seed": seed, "phase": phase, **scores}) + "\n"
+
+
+def test_a_rate_that_came_later_is_the_one_that_counts(
+    tmp_path: Path, corpus: Path, chat: Path
+) -> None:
+    """What was reported at the rate that was the best before stays there, and counts no more."""
+    study = PostStudy(Design(write(tmp_path, corpus, chat, bases={"wso": BASES["wso"]})),
+                      tmp_path / "out")  # fmt: skip
+    folder = study.out / "finetuned" / "sums" / "wso-s1"
+    folder.mkdir(parents=True)
+    file = folder / "points.jsonl"
+    begun = [point("before", None, None, 0.1), point("tune", 1e-3, 0, 0.2),
+             point("report", 1e-3, 1, 0.3)]  # fmt: skip
+    file.write_text("".join(begun))
+    (first,) = gather.results(study).outcomes
+    assert (first.lr, first.scores) == (1e-3, (0.3,))
+    file.write_text("".join([*begun, point("tune", 1e-2, 0, 0.5)]))
+    assert gather.results(study).outcomes == ()  # not reported at its rate yet
+    file.write_text("".join([*begun, point("tune", 1e-2, 0, 0.5), point("report", 1e-2, 1, 0.4)]))
+    (then,) = gather.results(study).outcomes
+    assert (then.lr, then.scores) == (1e-2, (0.4,))
+    assert then.tuned == ((1e-3, 0.2), (1e-2, 0.5))
 
 
 WRONG: dict[str, dict[str, Any]] = {

@@ -5,6 +5,8 @@ DIR/points.jsonl     a point a line, written when all else of it is there
 DIR/rows/POINT.jsonl every held-out row: its part, loss, tokens, correct or not
 DIR/models/POINT     fine-tuned weights that are kept
 DIR/bases/NAME       what was fine-tuned
+
+No torch: a study reads them too.
 """
 
 import fcntl
@@ -14,12 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from anytrain.errors import UserError
 from anytrain.files import append_line, read_json, read_lines, write_atomic
-from anytrain.posttrain.measure import Measured
 from anytrain.posttrain.rows import Part
+
+if TYPE_CHECKING:
+    from anytrain.posttrain.measure import Measured
 
 Phase = Literal["before", "tune", "report"]
 Point = dict[str, Any]
@@ -95,7 +99,7 @@ class Points:
         found = read_lines(self.path / "points.jsonl")
         return {Key(point["base"], point["lr"], point["seed"]): point for point in found}
 
-    def add(self, key: Key, point: Point, rows: Mapping[Part, Sequence[Measured]]) -> None:
+    def add(self, key: Key, point: Point, rows: Mapping[Part, Sequence["Measured"]]) -> None:
         """One point: its rows first, so that a line in points.jsonl has them."""
         folder = self.path / "rows"
         folder.mkdir(exist_ok=True)

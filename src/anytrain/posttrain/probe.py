@@ -14,7 +14,7 @@ from anytrain.curvature.trace import hutchinson
 from anytrain.errors import UserError
 from anytrain.models.decoder import Decoder
 from anytrain.posttrain import bases, rows
-from anytrain.posttrain.points import Point, Points
+from anytrain.posttrain.points import Key, Points, chosen
 from anytrain.posttrain.settings import Settings
 from anytrain.posttrain.sweep import Plan, Sweep
 from anytrain.references import open_weights
@@ -59,17 +59,14 @@ def _batch(count: int) -> int:
 
 def _candidate(name: str, loss: float | None, points: Points) -> Candidate:
     """At its best rate."""
-    tuned: list[Point] = [
-        point for key, point in points.read().items()
-        if key.base == name and point["phase"] == "tune" and not point["diverged"]
-    ]  # fmt: skip
-    if not tuned:
+    known = points.read()
+    lr = chosen(known, name, "loss")
+    if lr is None:
         return Candidate(name, loss)
-    best = min(tuned, key=lambda point: float(point["selection_loss"]))
+    best = known[Key(name, lr, 0)]
     return Candidate(
-        name, loss, lr=best["lr"], score=best["selection_score"],
-        tuned_loss=best["selection_loss"],
-    )  # fmt: skip
+        name, loss, lr=lr, score=best["selection_score"], tuned_loss=best["selection_loss"]
+    )
 
 
 def _with_trace(candidate: Candidate, text: str, data: str | None) -> Candidate:

@@ -1,13 +1,13 @@
 """From what fine-tuning and curvature wrote to a study's results. No torch."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import exp
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from anytrain.compare.post import Kind, Outcome, PostResults, Pretrained
+from anytrain.files import read_lines
+from anytrain.posttrain.points import Key, Point, Points, chosen
 from anytrain.study.post.conducted import PostStudy
 from anytrain.study.post.design import Design
 from anytrain.words import tokens
@@ -38,11 +38,11 @@ def results(study: PostStudy) -> PostResults:
             losses: list[float] = []
             for task, how in table.tasks.items():
                 folder = study.out / "finetuned" / task / f"{name}-s{seed}"
-                points = list(_lines(folder / "points.jsonl"))
-                losses += _known(points, "before")
+                points = Points(folder).read()
+                losses += _known(p for p in points.values() if p["phase"] == "before")
                 outcomes += _outcomes(name, seed, task, how.metric, points)
             traces = {record["data"]: record["trace"] for record in
-                      _lines(study.out / "sharpness" / f"{name}-s{seed}.jsonl")}  # fmt: skip
+                      read_lines(study.out / "sharpness" / f"{name}-s{seed}.jsonl")}  # fmt: skip
             tasks = {task: traces.pop(how.data)["mean"] for task, how in table.tasks.items()
                      if how.data in traces}  # fmt: skip
             trace: Record = next(iter(traces.values()), {})  # what is left is of the corpus
@@ -57,39 +57,31 @@ def results(study: PostStudy) -> PostResults:
         tuple(table.tasks), tuple(outcomes), tuple(before), _facts(design),
         (done, len(study.steps)),
         tuple(record for name in table.bases
-              for record in _lines(study.out / "sharpness" / f"along-{name}.jsonl")),
+              for record in read_lines(study.out / "sharpness" / f"along-{name}.jsonl")),
     )  # fmt: skip
 
 
-def _lines(path: Path) -> Iterator[Record]:
-    """Records of a file, as far as they are whole."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            yield record
-
-
-def _known(points: list[Record], phase: str) -> list[float]:
+def _known(points: Iterable[Point]) -> list[float]:
     """Losses on pre-training text, where they were measured."""
-    found = (p.get("retention_loss") for p in points if p["phase"] == phase)
+    found = (point.get("retention_loss") for point in points)
     return [float(loss) for loss in found if loss is not None]
 
 
 def _outcomes(
-    base: str, seed: int, task: str, metric: str, points: list[Record]
+    base: str, seed: int, task: str, metric: str, points: Mapping[Key, Point]
 ) -> Iterator[Outcome]:
-    """The outcome of one sweep, once a seed of its report is there."""
-    reported = [p for p in points if p["phase"] == "report" and not p["diverged"]]
+    """The outcome of one sweep, once a seed is there at the rate that is the best now.
+
+    A sweep that rates were added to has reports at rates that were the best before.
+    """
+    best = {chosen(points, key.base, metric) for key in points}
+    reported = [p for key, p in points.items()
+                if p["phase"] == "report" and not p["diverged"] and key.lr in best]  # fmt: skip
     if not reported:
         return
-    kept = _known(reported, "report")
+    kept = _known(reported)
     tuned = sorted((p["lr"], None if p["diverged"] else _score(p, "selection", metric))
-                   for p in points if p["phase"] == "tune")  # fmt: skip
+                   for p in points.values() if p["phase"] == "tune")  # fmt: skip
     yield Outcome(
         base, seed, task, reported[0]["lr"],
         tuple(_score(p, "report", metric) for p in reported), tuple(tuned),
@@ -97,7 +89,7 @@ def _outcomes(
     )  # fmt: skip
 
 
-def _score(point: Record, part: str, metric: str) -> float:
+def _score(point: Point, part: str, metric: str) -> float:
     """0 to 1: the share of exact answers, or exp(−loss), what a token of them is given on average.
 
     The geometric mean of the probabilities: a score that is averaged with shares of exact answers.
