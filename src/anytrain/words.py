@@ -47,3 +47,8 @@ def signed(value: float | None, digits: int = 4) -> str:
     if float(text) == 0:
         return text
     return f"{'−' if value < 0 else '+'}{text}"
+
+
+def chance(p: float) -> str:
+    """The probability of a test: p = 0.042, p < 0.001."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -14,7 +14,7 @@ from anytrain.compare.post import (
     minus,
 )
 from anytrain.report.charts import Axis, Bar, BarChart, Chart, Series, Shape
-from anytrain.words import signed
+from anytrain.words import chance, signed
 
 ROLES: dict[Kind, str] = {"raw": "best", "decayed": "baseline", "averaged": "other2"}
 MARKS: dict[Kind, Shape] = {"raw": "circle", "decayed": "square", "averaged": "triangle"}
@@ -28,9 +28,9 @@ def scatter(results: PostResults, what: Literal["loss", "trace"]) -> Chart | Non
     found = correlation(results, what)
     said = ""
     if found is not None:
-        said = f": r = {signed(found.r, 2)} over {found.n} bases" + (
-            f", p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{found.p:.2f}" if found.p is not None else ""
-        )
+        said = f": r = {signed(found.r, 2)} over {found.n} bases"
+        if found.p is not None:
+            said += ", " + chance(found.p).replace(" ", "\N{NO-BREAK SPACE}")
     x = {"loss": "pre-training loss, nats/token", "trace": "trace of the Hessian"}[what]
     return Chart(
         f"score-against-{what}",

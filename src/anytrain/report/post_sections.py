@@ -22,7 +22,7 @@ from anytrain.report.key_figures import KeyFigure
 from anytrain.report.post_charts import differences, forgotten, rates, scatter
 from anytrain.report.sections import Cell, Section, Table, number
 from anytrain.report.sharpness_chart import sharpness_charts
-from anytrain.words import signed
+from anytrain.words import chance, signed
 
 
 def headline(results: PostResults) -> str:
@@ -163,9 +163,7 @@ def _by_task(results: PostResults, tasks: Sequence[str]) -> Iterator[str]:
 
 
 def _by_chance(found: Correlation) -> str:
-    if found.p is None:
-        return ""
-    return ", p < 0.001" if found.p < 0.001 else f", p = {found.p:.3f}"
+    return "" if found.p is None else f", {chance(found.p)}"
 
 
 def _along(results: PostResults) -> Iterator[Section]:
