@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
@@ -81,6 +82,17 @@ def test_a_schedule_is_exchanged_whole_or_in_part() -> None:
 def test_what_is_no_setting(setting: str) -> None:
     with pytest.raises(UserError, match=r"is not a setting; key\.path=value is valid"):
         override({}, [setting])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [True, 3, 1e-3, 1e-7, float("inf"), "true", "2026", "400-steps", "a\\b", 'say "é"', "\n",
+     ["a", "1"], [1, 2.5], {"data/a b": 0.7, "c": [True]}],
+)  # fmt: skip
+def test_values_as_settings_are_read_back_the_same(value: Any) -> None:
+    (setting,) = recipes.settings_of({"a.b": value})
+    found = override({}, [setting])["a"]["b"]
+    assert (found, type(found)) == (value, type(value))
 
 
 WRONG = {

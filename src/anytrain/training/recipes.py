@@ -66,11 +66,17 @@ def override(table: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any
 
 
 def settings_of(values: Mapping[str, Any]) -> list[str]:
-    """`{"train.compile": true}` -> `train.compile=true`: what `override` takes, of values."""
-    return [
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in values.items()
-    ]
+    """`{"train.compile": True}` -> `train.compile=true`: what `override` reads back the same."""
+    return [f"{key}={_toml(value)}" for key, value in values.items()]
+
+
+def _toml(value: Any) -> str:
+    """A value on one line, as TOML writes it."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_toml(key)} = {_toml(v)}' for key, v in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
 def _choose_data(table: dict[str, Any], paths: Sequence[tuple[str, ...]]) -> None:
