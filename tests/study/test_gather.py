@@ -13,6 +13,7 @@ from small_studies import (
     PER_STEP,
     RECIPE,
     SEQUENCES,
+    STUDY,
     UNIT,
     arms,
     fake,
@@ -26,6 +27,7 @@ from small_studies import (
 from anytrain.errors import UserError
 from anytrain.study import tidy
 from anytrain.study.design import Design
+from anytrain.study.facts import facts
 from anytrain.study.gather import Study
 from anytrain.study.jobs import Job
 
@@ -251,11 +253,20 @@ def test_sequences_are_of_the_report(done: Study) -> None:
 
 
 def test_facts(done: Study) -> None:
-    facts = done.results().facts
-    assert facts["batch"] == "4 × 16 = 64 tokens a step"
-    assert facts["steps"] == "20 a unit"
-    assert "device cpu" in facts["decided once"]
-    assert "anytrain 0.1.0" in facts["versions"]
+    found = done.results().facts
+    assert found["batch"] == "4 × 16 = 64 tokens a step"
+    assert found["steps"] == "20 a unit"
+    assert "device cpu" in found["decided once"]
+    assert "anytrain 0.1.0" in found["versions"]
+
+
+def test_what_an_arm_has_of_its_own_is_not_the_study_s(tmp_path: Path) -> None:
+    own = {**STUDY["arms"]["constant"], "settings": {"optimizer.weight_decay": 0.5}}
+    arms = {**STUDY["arms"], "constant": own}
+    found = facts(Design(write(tmp_path, arms=arms)), None)
+    assert "weight decay 0.5" not in found["optimizer"]
+    assert found["constant alone"] == "optimizer.weight_decay 0.5"
+    assert "cosine alone" not in found
 
 
 def test_the_directory_alone_gives_the_same(done: Study) -> None:

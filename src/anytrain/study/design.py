@@ -73,6 +73,11 @@ class Design:
                         "is valid"
                     )
 
+    def shared(self) -> Recipe:
+        """What every arm begins from: the recipe and the study's settings, no arm's own."""
+        table = recipes.override(self._recipe, recipes.settings_of(self.table.settings))
+        return recipes.recipe(_without_horizon(table), str(self.path))
+
     def files(self) -> dict[str, str]:
         """The design as the files of a study's directory: what `Design` reads back the same."""
         table = TypeAdapter(Table).dump_python(self.table, exclude_none=True)

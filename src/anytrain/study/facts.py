@@ -9,7 +9,7 @@ from anytrain.words import tokens
 
 def facts(design: Design, begun: RunDir | None) -> dict[str, str]:
     """Names and values; device, versions and passes over the data from any run that is there."""
-    recipe = design.first
+    recipe = design.shared()
     train, shape = recipe.train, recipe.model
     identity = begun.identity if begun else {}
     found = {
@@ -23,7 +23,7 @@ def facts(design: Design, begun: RunDir | None) -> dict[str, str]:
         f"{recipe.optimizer.beta2:g}, weight decay {recipe.optimizer.weight_decay:g}, "
         f"clip {train.clip}",
         "validation": f"{recipe.evaluate.tokens}, one half to choose, the other to report",
-        **{f"{name}, by itself": _pairs(arm.settings) for name, arm in design.table.arms.items()},
+        **{f"{name} alone": _pairs(arm.settings) for name, arm in design.table.arms.items()},
         "decided once": _pairs(identity.get("decisions") or {}),
         "versions": _pairs(identity.get("versions") or {}),
     }
