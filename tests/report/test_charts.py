@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 
 import pytest
 
@@ -122,9 +122,12 @@ def test_names_of_crowded_points_do_not_cover_each_other() -> None:
     ]
     assert len(middles) == len(places)
     for (x, y), (u, v) in combinations(middles, 2):
-        assert abs(x - u) >= 6 * len("base-0") or abs(y - v) >= 12
-    above = {(across, up) for _, _, _, across, up, _ in point_names(chart, PAPER)}
-    assert (0.0, 12.0) in above  # where there is room
+        assert abs(x - u) >= 7.2 * len("base-0") - 1e-9 or abs(y - v) >= 13 - 1e-9
+    marks = [(PAPER * (x - left) / (right - left), 320 * (y - low) / (high - low))
+             for x, y in places]  # fmt: skip
+    for (x, y), (u, v) in product(middles, marks):
+        assert abs(x - u) >= 3.6 * len("base-0") + 4.5 - 1e-9 or abs(y - v) >= 11 - 1e-9
+    assert [found[3:5] for found in point_names(chart, PAPER)][-1] == (0.0, 12.0)  # all the room
 
 
 def test_every_colour_has_its_dark_twin() -> None:
@@ -177,12 +180,15 @@ def test_a_chart_of_another_setting_than_the_rate_says_which() -> None:
     results = study()
     seen = tuple(replace(o, setting=exponents(o.setting)) for o in results.observations)
     chosen = tuple(replace(c, setting=exponents(c.setting)) for c in results.choices)
-    rates = {c.name: c.title for c in rate_charts(findings(results))}
+    rates = {c.name: c for c in rate_charts(findings(results))}
     others = {
-        c.name: c.title
+        c.name: c
         for c in rate_charts(findings(replace(results, observations=seen, choices=chosen)))
     }
     assert rates.keys() == others.keys()
-    assert any("rate" in title for title in rates.values())
-    assert {n: t.replace("exponent", "rate") for n, t in others.items()} == rates
-    assert not any("rate" in title for title in others.values())
+    assert any("rate" in chart.title for chart in rates.values())
+    assert {n: c.title.replace("exponent", "rate") for n, c in others.items()} == {
+        name: chart.title for name, chart in rates.items()
+    }
+    assert {chart.x.title for chart in rates.values()} == {"peak learning rate"}
+    assert {chart.x.title for chart in others.values()} == {"exponent"}

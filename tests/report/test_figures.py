@@ -125,4 +125,4 @@ def test_labels_are_spread_as_little_as_possible() -> None:
 def test_ticks_are_not_rounded(step: float, wanted: int) -> None:
     """A tick at 0.025 that said 0.03 stood halfway between 0.00 and 0.05."""
     assert decimals(step) == wanted
-    assert float(f"{3 * step:.{wanted}f}") == pytest.approx(3 * step)
+    assert float(f"{3 * step:.{decimals(step)}f}") == pytest.approx(3 * step)

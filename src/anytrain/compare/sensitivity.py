@@ -1,10 +1,12 @@
-"""How the tuning loss of an arm depends on its learning rate, at every horizon."""
+"""How the tuning loss of an arm depends on its rate, or what else was tuned, at every horizon."""
 
 from collections import defaultdict
 from dataclasses import dataclass
 from math import isfinite
 
 from anytrain.compare.results import Observation, Results
+
+_RATES = ("peak", "lr", "rate")
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,17 @@ class Sensitivity:
     key: str  # schedule.peak
     above: dict[float, dict[float, float]]  # horizon -> value of `key` -> nats/token
     best: dict[float, float]  # horizon -> value of `key`
+
+    @property
+    def what(self) -> str:
+        """The setting by its name; "rate" of a peak."""
+        name = self.key.rpartition(".")[2]
+        return "rate" if name in _RATES else name
+
+    @property
+    def tried(self) -> list[float]:
+        """All values, the smallest first."""
+        return sorted({value for row in self.above.values() for value in row})
 
 
 def parsed(setting: str) -> dict[str, str]:
@@ -31,7 +44,7 @@ def rate_key(results: Results, arm: str) -> str | None:
             for key, value in parsed(o.setting).items():
                 varied[key].add(value)
     keys = [key for key, found in varied.items() if len(found) > 1 and all(map(_number, found))]
-    rates = [key for key in keys if key.rpartition(".")[2] in ("peak", "lr", "rate")]
+    rates = [key for key in keys if key.rpartition(".")[2] in _RATES]
     return next(iter([*rates, *keys]), None)
 
 

@@ -161,6 +161,9 @@ def _ticks(ax: "Axes", axis: Axis, which: Literal["x"]) -> None:
 
     if axis.log:
         ax.set_xscale("log")
+    if axis.signed:
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", "−")
+                                     if abs(value) > 1e-9 else "0")  # fmt: skip
     if axis.ticks:
         ax.xaxis.set_major_locator(FixedLocator([value for value, _ in axis.ticks]))
         ax.xaxis.set_major_formatter(FixedFormatter([text for _, text in axis.ticks]))

@@ -57,7 +57,7 @@ class Series:
     shape: Shape = ""
     hollow: bool = False  # lets a mark below it be seen
     width: float = 1.6  # points
-    label: Literal["edge", "end", "start", ""] = "edge"  # where the name stands
+    label: Literal["edge", "end", ""] = "edge"  # where the name stands: beside the plot, or a point
     hover: tuple[str, ...] = ()  # of each point; empty: made of x and y
 
     def __post_init__(self) -> None:
@@ -170,7 +170,7 @@ class Bar:
 
     name: str
     values: tuple[float | None, ...]
-    texts: tuple[str, ...]  # at their ends
+    texts: tuple[str, ...]  # beside them
     role: str = "plain"
     roles: tuple[str, ...] = ()  # of each bar, instead of `role`
     intervals: tuple[tuple[float, float] | None, ...] = ()  # of each value, or of none
@@ -183,7 +183,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class BarChart:
-    """Horizontal bars from zero, in groups."""
+    """Horizontal bars from zero, in groups, or one row of dots with their intervals."""
 
     name: str
     title: str
@@ -193,10 +193,11 @@ class BarChart:
     notes: tuple[str, ...] = ()
 
     def x_range(self) -> tuple[float, float]:
-        """Zero to the longest bar, with room for its number."""
+        """All that is drawn, and zero, with room for the numbers."""
         values = [v for bar in self.bars for row in range(len(bar.values)) for v in bar.ends(row)]
         low, high = min([0.0, *values]), max([0.0, *values])
-        return low - 0.1 * (high - low) * (low < 0), high + 0.22 * (high - low) or 1.0
+        left = 0.0 if low == 0 else 0.1 if any(bar.intervals for bar in self.bars) else 0.3
+        return low - left * (high - low), high + 0.22 * (high - low) or 1.0
 
 
 Drawn = Chart | BarChart

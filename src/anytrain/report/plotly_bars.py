@@ -69,6 +69,7 @@ def _whiskers(chart: BarChart, bar: Bar, roles: Sequence[str]) -> list[Json]:
             "showlegend": False,
         }
         for row, role in enumerate(roles)
+        if bar.values[row] is not None
     ]
 
 
@@ -87,4 +88,5 @@ def _row_texts(chart: BarChart) -> list[Json]:
         for bar in chart.bars
         if bar.intervals
         for row, text in enumerate(bar.texts)
+        if bar.values[row] is not None
     ]

@@ -41,7 +41,7 @@ def axis(axis: Axis, ends: tuple[float, float]) -> Json:
     out: Json = {
         "type": "log" if axis.log else "linear",
         "range": [low, high],
-        "tickformat": "+.3~f" if axis.signed else "",
+        "tickformat": "+.6~f" if axis.signed else "",
         "nticks": 7,
     }
     if axis.ticks:

@@ -1,4 +1,4 @@
-"""Where the names of single points stand, so that none covers another or a mark."""
+"""Where the names of single points stand, so that they cover each other and marks least."""
 
 from math import hypot
 
@@ -6,28 +6,32 @@ from anytrain.report.charts import Chart, position
 
 PAPER, COLUMN = 600.0, 430.0  # pixels of a plot's width, about: a figure, and one of two columns
 _HEIGHT = 320.0
-_LETTER, _LINE, _MARK = 6.4, 13.0, 9.0  # pixels of a letter, of a line, of a mark
-_FAR = (0.0, 14.0, 28.0, 42.0)  # pixels up and down that a name may be moved
+_LETTER, _LINE, _MARK = 7.2, 13.0, 9.0  # pixels of a letter, of a line, of a mark
+_FAR = (14.0, 28.0, 42.0)  # pixels up and down that a name beside its point may be moved
+_COVER = 10.0  # pixels of distance that a covered square pixel is worth
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top; pixels
 
 
 def point_names(chart: Chart, width: float) -> list[tuple[str, float, float, float, float, str]]:
-    """(name, x, y, pixels right, pixels up, role) of each series named at its first or last point.
+    """(name, x, y, pixels right, pixels up, role) of each series named at its last point.
 
-    A name is tried above its point, below, beside it, then further off; the place that covers
-    least, and is least far off, is taken, in the order of the series. `width` is the plot's.
+    Of places above, below and beside its point and further off, a name takes, in the order of the
+    series, the one that covers least of the names before it and of named points; among equals the
+    nearest. `width` is the plot's.
     """
-    named = [s for s in chart.series if s.label in ("end", "start") and s.x]
-    at = [(s.x[-1], s.y[-1]) if s.label == "end" else (s.x[0], s.y[0]) for s in named]
+    named = [s for s in chart.series if s.label == "end" and s.x]
+    at = [(s.x[-1], s.y[-1]) for s in named]
     middles = [_pixels(chart, width, x, y) for x, y in at]
     taken = [_box(x, y, _MARK, _MARK) for x, y in middles]
     found = []
     for series, (x, y), (px, py) in zip(named, at, middles, strict=True):
-        places, letters = _places(_LETTER * len(series.name)), _LETTER * len(series.name)
+        letters = _LETTER * len(series.name)
+        places = _places(letters)
         tries = [_box(px + dx, py + dy, letters, _LINE) for dx, dy in places]
         costs = [
-            sum(_overlap(box, other) for other in taken) + _outside(box, width) + hypot(dx, dy)
+            _COVER * (sum(_overlap(box, other) for other in taken) + _outside(box, width))
+            + hypot(dx, dy)
             for box, (dx, dy) in zip(tries, places, strict=True)
         ]
         best = min(range(len(tries)), key=lambda i: costs[i])
@@ -39,7 +43,7 @@ def point_names(chart: Chart, width: float) -> list[tuple[str, float, float, flo
 def _places(width: float) -> list[tuple[float, float]]:
     beside = width / 2 + 8
     near = [(0.0, 12.0), (0.0, -12.0), (beside, 0.0), (-beside, 0.0)]
-    return near + [(dx, sign * dy) for dy in _FAR[1:] for dx in (beside, -beside, 0.0)
+    return near + [(dx, sign * dy) for dy in _FAR for dx in (beside, -beside, 0.0)
                    for sign in (1, -1)]  # fmt: skip
 
 

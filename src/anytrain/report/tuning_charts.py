@@ -1,4 +1,4 @@
-"""What tuning saw: how sharp the choice of the rate is, and which average wins when."""
+"""What tuning saw: how sharp the choice of a setting is, and which average wins when."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -14,7 +14,7 @@ _TALL_RATE, _TALL_AVERAGE = 15.0, 6.0
 
 
 def rate_charts(found: Findings) -> tuple[Chart, ...]:
-    """A chart an arm on one scale: loss above the best of its horizon against the rate."""
+    """A chart an arm on one scale: loss above the best of its horizon against what was tuned."""
     results = found.results
     tuned = {choice.arm: None for choice in results.choices}
     all_of = [s for arm in tuned if (s := sensitivity(results, arm)) is not None]
@@ -26,7 +26,6 @@ def rate_charts(found: Findings) -> tuple[Chart, ...]:
 
 
 def _rate(found: Findings, s: Sensitivity, ends: tuple[float, float]) -> Chart:
-    values = sorted({v for row in s.above.values() for v in row})
     series = []
     for number, h in enumerate(s.above):
         row = s.above[h]
@@ -48,9 +47,9 @@ def _rate(found: Findings, s: Sensitivity, ends: tuple[float, float]) -> Chart:
         f"rate-{s.arm}",
         _rate_title(s),
         Axis(
-            _said(s, "peak learning rate"),
-            log=min(values) > 0,
-            ticks=tuple((v, f"{v:g}") for v in values),
+            "peak learning rate" if s.what == "rate" else s.what,
+            log=s.tried[0] > 0,
+            ticks=tuple((v, f"{v:g}") for v in s.tried),
         ),
         Axis("tuning loss above the best, nats/token", range=ends),
         tuple(series),
@@ -59,26 +58,22 @@ def _rate(found: Findings, s: Sensitivity, ends: tuple[float, float]) -> Chart:
 
 
 def _rate_title(s: Sensitivity) -> str:
-    """Where the best rate, or what else was tuned, is from the shortest horizon to the longest."""
-    what = _said(s, "rate")
+    """Where the best value is from the shortest horizon to the longest."""
     shortest, longest = min(s.best), max(s.best)
     first, last = s.best[shortest], s.best[longest]
     values = sorted(set(s.best.values()))
     if len(values) == 1:
-        return f"{s.arm}: one {what} at every horizon, {first:g}"
-    if first == last:
-        return f"{s.arm}: best {what}s from {values[0]:g} to {values[-1]:g}"
-    way = "falls" if last < first else "rises"
-    return (
-        f"{s.arm}: the best {what} {way} from {first:g} at {units(shortest)} to {last:g} at "
-        f"{units(longest)}"
-    )
-
-
-def _said(s: Sensitivity, rate: str) -> str:
-    """The setting by its name, or what a peak is called."""
-    name = s.key.rpartition(".")[2]
-    return rate if name in ("peak", "lr", "rate") else name
+        said = f"one {s.what} at every horizon, {first:g}"
+    elif first == last:
+        said = f"the best {s.what} is {values[0]:g} to {values[-1]:g}"
+    else:
+        way = "falls" if last < first else "rises"
+        said = (
+            f"the best {s.what} {way} from {first:g} at {units(shortest)} to {last:g} at "
+            f"{units(longest)}"
+        )
+    ends = [f"{v:g}" for v in values if v in (s.tried[0], s.tried[-1])]
+    return f"{s.arm}: {said}" + (f"; the grid ends at {' and '.join(ends)}" if ends else "")
 
 
 def average_charts(found: Findings) -> tuple[Chart, ...]:
