@@ -40,7 +40,7 @@ def test_the_best_of_each_kind() -> None:
 def test_the_answers() -> None:
     said = answers(results())
     assert [a.word for a in said] == ["yes", "yes", "no", "yes"]
-    assert said[0].numbers.startswith("wso − wsd: +4.0 (")
+    assert said[0].numbers.startswith("wso − wsd: +4.00 (")
     assert said[3].numbers.startswith("ema − wso: −0.1200")
     single = answers(results((1,)))
     assert {a.word for a in single} == {"not settled"}

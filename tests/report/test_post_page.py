@@ -59,6 +59,20 @@ def test_the_traces_on_the_tasks_rows() -> None:
     assert section.tables[0].columns == ("base", "pre-training text", "standard error over probes")
 
 
+def test_the_paper_s_differences_are_beside_ours() -> None:
+    arms = {"wso": "WSO", "cosine": "Cosine a=0.1", "wsd": "WSD a=0.1"}
+    for found in (replace(results(), arms=arms), replace(results((1,)), arms=arms)):
+        section = next(p for p in sections(found, "again") if "reports" in p.title)
+        side, whole = section.tables
+        assert [cell.text for cell in side.rows[0][1:]][:1] == ["WSO"]
+        assert [cell.text for cell in side.rows[0][-2:]] == ["+0.3", "+1.1"]
+        assert side.rows[0][2].text.startswith("+4.")
+        assert "minus wsd's" in side.notes[0]
+        assert len(whole.rows) == 14
+    (only,) = [p for p in sections(results(), "again") if "reports" in p.title]
+    assert len(only.tables) == 1
+
+
 def test_the_headline() -> None:
     assert headline(STATES["nothing"]).startswith("0 of 10 steps are done")
     said = headline(results())

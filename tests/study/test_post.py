@@ -136,6 +136,24 @@ def test_the_bases_for_real(tmp_path: Path, corpus: Path, chat: Path) -> None:
     assert before == study.out.joinpath("steps", "base-wso-s1.done").read_text()
 
 
+def test_what_the_paper_calls_a_base(tmp_path: Path, corpus: Path, chat: Path) -> None:
+    mid = {"data": str(corpus), "more": "256-tokens"}
+    bases = {
+        **BASES,
+        "power": {"schedule": "power:peak=1e-2,exponent=0.25,warmup=2-steps,offset=9-steps"},
+        "linear": {"schedule": "linear:peak=1e-2,warmup=2-steps"},
+        "wso-10-10": {"of": "wso", **mid}, "wso-10-0": {"of": "wso", "final": 0.0, **mid},
+        "cosine-1-0": {"of": "cosine-10", "final": 0.0, **mid},
+        "wsd-0-mid-ema": {"of": "cosine-1-0", "weights": "ema25"},
+        "power-mid": {"of": "power", **mid},
+    }  # fmt: skip
+    design = Design(write(tmp_path, corpus, chat, bases=bases))
+    assert gather.results(PostStudy(design, tmp_path / "out")).arms == {
+        "wso": "WSO", "wsd-0": "WSD a=0", "cosine-10": "Cosine a=0.1", "linear": "Linear a=0",
+        "wso-10-10": "WSO (1,1)", "wso-10-0": "WSD (1,0)", "cosine-1-0": "Cosine (0.1,0)",
+    }  # fmt: skip
+
+
 def point(phase: str, lr: float | None, seed: int | None, score: float) -> str:
     """A line of a sweep: the loss on both parts is one less the score."""
     loss = 1.0 - score

@@ -16,7 +16,7 @@ from anytrain.compare.readings import (
     variants,
 )
 from anytrain.compare.results import Choice, Results, Spent
-from anytrain.compare.verdicts import Verdict, count, interval, verdicts
+from anytrain.compare.verdicts import Verdict, count, verdicts
 from anytrain.words import signed, tokens
 
 FAIR = 0.02  # nats/token: further ahead of cosine, a constant rate has not left its transient
@@ -191,6 +191,6 @@ def _side(mean: Interval | None, worst: Difference) -> str:
     if mean is None:
         return f"at most {signed(worst.seeds.mean)} nats/token from"
     if mean.low is not None and not mean.sure:
-        return f"on average level with ({interval(mean)} nats/token)"
+        return f"on average level with ({mean.text()} nats/token)"
     side = "ahead of" if mean.mean < 0 else "behind"
     return f"on average {abs(mean.mean):.4f} nats/token {side}"

@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytrain.compare.student import quantile
+from anytrain.words import signed
 
 LEVEL = 0.95
 
@@ -68,6 +69,19 @@ class Interval:
         """Whether zero is outside."""
         half = self.half
         return half is not None and abs(self.mean) > half
+
+    def text(self, digits: int = 4, scale: float = 1.0) -> str:
+        """+0.0031 (−0.0010 to +0.0072), or what is known from one seed."""
+        mean = signed(scale * self.mean, digits)
+        if self.low is None or self.high is None:
+            return f"{mean} (one seed, no interval)"
+        return f"{mean} ({signed(scale * self.low, digits)} to {signed(scale * self.high, digits)})"
+
+    def around(self, digits: int = 4, scale: float = 1.0, *, sign: bool = True) -> str:
+        """+0.0031 ± 0.0041; `sign` False, of what is no difference: 0.0031 ± 0.0041."""
+        mean = signed(scale * self.mean, digits)
+        mean = mean if sign else mean.removeprefix("+")
+        return mean if self.half is None else f"{mean} ± {scale * self.half:.{digits}f}"
 
 
 def over_seeds(differences: Sequence[float]) -> Interval:

@@ -9,12 +9,11 @@ seed are means over its fine-tuning seeds, and differences are paired by seed.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any, Literal
 
 from anytrain.compare.paired import Interval, over_seeds
 from anytrain.compare.student import distribution
-from anytrain.words import signed
 
 Kind = Literal["raw", "decayed", "averaged"]
 
@@ -61,6 +60,7 @@ class PostResults:
     facts: dict[str, str]
     steps: tuple[int, int] = (0, 0)  # done, of all
     along: tuple[Mapping[str, Any], ...] = ()  # `anytrain sharpness` at moments of each run
+    arms: Mapping[str, str] = field(default_factory=dict)  # base -> arXiv:2603.16127's name for it
 
     def score(self, base: str, seed: int, task: str) -> float | None:
         found = (o.score for o in self.outcomes
@@ -103,12 +103,12 @@ def loss_minus(results: PostResults, base: str, other: str) -> Interval | None:
     return over_seeds(apart) if apart else None
 
 
-def best(results: PostResults, kind: Kind) -> str | None:
+def best(results: PostResults, kind: Kind, among: Iterable[str] | None = None) -> str | None:
     """The base of a kind with the highest mean score; chosen on what it is reported on."""
     scored = {
         base: fmean(found.values())
-        for base, of in results.bases.items()
-        if of == kind and (found := per_seed(results, base, results.tasks))
+        for base in (results.bases if among is None else among)
+        if results.bases[base] == kind and (found := per_seed(results, base, results.tasks))
     }
     return max(scored, key=scored.__getitem__) if scored else None
 
@@ -167,7 +167,10 @@ def against(results: PostResults, what: Literal["loss", "trace"]) -> list[Point]
 
 
 def correlation(results: PostResults, what: Literal["loss", "trace"]) -> Correlation | None:
-    """Over bases: seeds of one base are not independent evidence of a relation between bases."""
+    """Over bases: seeds of one base are not independent evidence of a relation between bases.
+
+    Nor are bases that are made of one run, which `p` does not know.
+    """
     return pearson([(p.x, p.y) for p in against(results, what)])
 
 
@@ -234,7 +237,8 @@ def _answer(question: str, results: PostResults, base: str | None, other: str | 
     word: Literal["yes", "no", "not settled"] = "not settled"
     if found.sure:
         word = "yes" if found.mean > 0 else "no"
-    return Answer(question, word, f"{base} − {other}: {_shown(found, 100)} points")
+    said = found.text(decimals([found]), 100)
+    return Answer(question, word, f"{base} − {other}: {said} points")
 
 
 def _recovered(results: PostResults, averaged: str | None, raw: str | None) -> Answer:
@@ -245,13 +249,10 @@ def _recovered(results: PostResults, averaged: str | None, raw: str | None) -> A
     word: Literal["yes", "no", "not settled"] = "not settled"
     if found.sure:
         word = "yes" if found.mean < 0 else "no"
-    return Answer(question, word, f"{averaged} − {raw}: {_shown(found)} nats/token")
+    return Answer(question, word, f"{averaged} − {raw}: {found.text()} nats/token")
 
 
-def _shown(found: Interval, scale: float = 1.0) -> str:
-    digits = 1 if scale > 1 else 4
-    text = signed(scale * found.mean, digits)
-    if found.low is None or found.high is None:
-        return f"{text} (one seed, no interval)"
-    low, high = (signed(scale * end, digits) for end in (found.low, found.high))
-    return f"{text} ({low} to {high})"
+def decimals(found: Iterable[Interval | None]) -> int:
+    """Of points: two where intervals are typically narrower than half a point, else one."""
+    halves = [100 * one.half for one in found if one is not None and one.half is not None]
+    return 2 if halves and median(halves) < 0.5 else 1

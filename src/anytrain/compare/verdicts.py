@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from anytrain.compare.paired import Interval
 from anytrain.compare.readings import Difference, difference
 from anytrain.compare.results import Results
-from anytrain.words import signed
 
 CLOSE = 8e-3  # nats/token: as close to a tuned cosine as arXiv:2602.03702, figure 2
 
@@ -50,14 +49,14 @@ def verdicts(
         Verdict(
             close,
             _all([_below(d.seeds, CLOSE) for d in one.values()]) if whole else None,
-            f"at worst {interval(worst.seeds)} at {worst.horizon:g}×" if worst else "",
+            f"at worst {worst.seeds.text()} at {worst.horizon:g}×" if worst else "",
             worst.seeds if worst else None,
         ),
         Verdict(
             ahead,
             _below(mean) if whole and mean else None,
-            (f"{interval(mean)} over {count(len(one))}" if mean else "")
-            + (f"; {interval(settled)} outside the transient" if settled else ""),
+            (f"{mean.text()} over {count(len(one))}" if mean else "")
+            + (f"; {settled.text()} outside the transient" if settled else ""),
             mean,
         ),
         _both(results, branch, one, whole),
@@ -83,7 +82,7 @@ def _both(
         if more:
             worst = max(more, key=lambda d: d.seeds.mean)
             share, gap = _share([d.seeds.mean for d in more]), worst.seeds
-            parts.append(f"of {branch} at {share}, at worst {interval(gap)} to it")
+            parts.append(f"of {branch} at {share}, at worst {gap.text()} to it")
     return Verdict(question, _all(sides) if whole else None, ", ".join(parts), gap)
 
 
@@ -115,10 +114,3 @@ def _share(gaps: Sequence[float]) -> str:
 
 def count(horizons: int) -> str:
     return f"{horizons} horizon{'s' * (horizons != 1)}"
-
-
-def interval(found: Interval) -> str:
-    """+0.0031 (−0.0010 to +0.0072), or what is known from one seed."""
-    if found.low is None or found.high is None:
-        return f"{signed(found.mean)} (one seed, no interval)"
-    return f"{signed(found.mean)} ({signed(found.low)} to {signed(found.high)})"

@@ -1,5 +1,6 @@
 """Figures of a post-training study: scores against losses, sharpness, rates, and what is lost."""
 
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Literal
 
@@ -10,6 +11,7 @@ from anytrain.compare.post import (
     PostResults,
     against,
     correlation,
+    decimals,
     forgetting,
     minus,
 )
@@ -38,7 +40,10 @@ def scatter(results: PostResults, what: Literal["loss", "trace"]) -> Chart | Non
         Axis(x, log=0 < 10 * min(p.x for p in points) < max(p.x for p in points)),
         Axis("mean score after fine-tuning, %"),
         tuple(_dot(results, point) for point in points),
-        notes=("Means over seeds; each mark is a base. Intervals are in the table.",),
+        notes=(
+            "Means over seeds; each mark is a base. Bases that are made of one run are not "
+            "independent of each other, so p is too small.",
+        ),
     )
 
 
@@ -64,24 +69,28 @@ def differences(results: PostResults, other: str) -> BarChart | None:
     return BarChart(
         "score-differences",
         f"Score after fine-tuning, minus {other}'s",
-        Axis("points of the mean over tasks", signed=True),
+        Axis(f"points of the mean over tasks{_lines(rows)}", signed=True),
         tuple(base for base, _ in rows),
         (
             Bar(
                 "difference",
                 tuple(100 * found.mean for _, found in rows),
-                tuple(_text(found, 100, 1) for _, found in rows),
+                tuple(found.around(decimals([found]), 100) for _, found in rows),
                 roles=tuple(ROLES[results.bases[base]] for base, _ in rows),
                 intervals=tuple(_ends(found, 100) for _, found in rows),
             ),
         ),
-        notes=(f"Paired by pre-training seed; {other} is the best of the decayed on these rows.",),
+        notes=(
+            f"Paired by pre-training seed. {other} has the highest mean of the decayed on these "
+            "rows: differences to it lean below zero.",
+        ),
     )
 
 
-def _text(found: Interval, scale: float, digits: int) -> str:
-    mean = signed(scale * found.mean, digits)
-    return mean if found.half is None else f"{mean} ± {scale * found.half:.{digits}f}"
+def _lines(rows: Sequence[tuple[str, Interval]]) -> str:
+    """What the lines of a chart are, for the title of its axis."""
+    seeds = max(found.seeds for _, found in rows)
+    return "" if seeds < 2 else f"; lines: 95% over {seeds} seeds"
 
 
 def _ends(found: Interval, scale: float) -> tuple[float, float] | None:
@@ -99,13 +108,13 @@ def forgotten(results: PostResults) -> BarChart | None:
     return BarChart(
         "forgetting",
         "What fine-tuning forgot",
-        Axis("pre-training loss after minus before, nats/token"),
+        Axis(f"pre-training loss after minus before, nats/token{_lines(rows)}"),
         tuple(base for base, _ in rows),
         (
             Bar(
                 "rise",
                 tuple(found.mean for _, found in rows),
-                tuple(_text(found, 1, 3) for _, found in rows),
+                tuple(found.around(3) for _, found in rows),
                 roles=tuple(ROLES[results.bases[base]] for base, _ in rows),
                 intervals=tuple(_ends(found, 1) for _, found in rows),
             ),

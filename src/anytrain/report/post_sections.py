@@ -1,8 +1,6 @@
 """The page of a post-training study: answers, the scatter, differences, sharpness, rates."""
 
-import csv
-from collections.abc import Iterator, Sequence
-from importlib.resources import files
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from anytrain.compare.paired import Interval, over_seeds
@@ -12,6 +10,7 @@ from anytrain.compare.post import (
     answers,
     best,
     correlation,
+    decimals,
     forgetting,
     leave_one_out,
     minus,
@@ -20,6 +19,7 @@ from anytrain.compare.post import (
 )
 from anytrain.report.key_figures import KeyFigure
 from anytrain.report.post_charts import differences, forgotten, rates, scatter
+from anytrain.report.post_published import published_sections
 from anytrain.report.sections import Cell, Section, Table, number
 from anytrain.report.sharpness_chart import sharpness_charts
 from anytrain.words import chance, signed
@@ -51,7 +51,7 @@ def sections(results: PostResults, command: str) -> tuple[Section, ...]:
     """Every part that has something to say."""
     parts = [_answers(results), *_scores(results), *_sharpness(results), *_along(results),
              *_rates(results),
-             *_lost(results), _published()]  # fmt: skip
+             *_lost(results), *published_sections(results)]  # fmt: skip
     done, count = results.steps
     seeds = ", ".join(map(str, results.seeds))
     facts = {**results.facts, "seeds": seeds, "steps": f"{done} of {count} done",
@@ -75,27 +75,39 @@ def _answers(results: PostResults) -> Section:
                                             notes),))  # fmt: skip
 
 
-def _shown(found: Interval | None, scale: float = 1.0, digits: int = 4) -> Cell:
+def _level(found: Interval | None, digits: int = 4, scale: float = 1.0) -> Cell:
     if found is None:
         return Cell("—")
-    half = "" if found.half is None else f" ± {scale * found.half:.{digits}f}"
-    value = scale * found.mean
-    return Cell(f"{value:.{digits}f}{half}".replace("-", "−"), value)
+    return Cell(found.around(digits, scale, sign=False), scale * found.mean)
+
+
+def _points(columns: Sequence[Sequence[Interval | None]], *, sign: bool) -> list[list[Cell]]:
+    """Columns of scores or of their differences, each with decimals of its own."""
+    return [[_of_points(found, decimals(column), sign) for found in column] for column in columns]
+
+
+def _of_points(found: Interval | None, digits: int, sign: bool) -> Cell:
+    if found is None:
+        return Cell("—")
+    return Cell(found.around(digits, 100, sign=sign), 100 * found.mean)
 
 
 def _scores(results: PostResults) -> Iterator[Section]:
     other = best(results, "decayed")
     charts = [scatter(results, "loss"), differences(results, other) if other else None]
+    of_tasks = [[task] for task in results.tasks] + [list(results.tasks)]
+    scores = _points(
+        [[_mean(per_seed(results, base, tasks)) for base in results.bases] for tasks in of_tasks],
+        sign=False,
+    )
     rows = []
-    for base, kind in results.bases.items():
-        losses = [p.loss for p in results.pretrained if p.base == base and p.loss is not None]
-        cells = [Cell(base), Cell(kind), _shown(over_seeds(losses) if losses else None)]
-        for task in results.tasks:
-            scores = list(per_seed(results, base, [task]).values())
-            cells.append(_shown(over_seeds(scores) if scores else None, 100, 1))
-        scores = list(per_seed(results, base, results.tasks).values())
-        cells.append(_shown(over_seeds(scores) if scores else None, 100, 1))
-        rows.append(tuple(cells))
+    for i, (base, kind) in enumerate(results.bases.items()):
+        losses = {
+            p.seed: p.loss for p in results.pretrained if p.base == base and p.loss is not None
+        }
+        rows.append(
+            (Cell(base), Cell(kind), _level(_mean(losses)), *(column[i] for column in scores))
+        )
     columns = ("base", "kind", "pre-training loss", *results.tasks, "mean score")
     tables = [Table(columns, tuple(rows), "Before and after fine-tuning",
                     ("Means over pre-training seeds with 95% intervals.",))]  # fmt: skip
@@ -106,21 +118,26 @@ def _scores(results: PostResults) -> Iterator[Section]:
     )  # fmt: skip
 
 
+def _mean(by_seed: Mapping[int, float]) -> Interval | None:
+    return over_seeds(list(by_seed.values())) if by_seed else None
+
+
 def _without(results: PostResults, other: str | None) -> list[Table]:
     """Differences to the best decayed base without each task in turn."""
     if other is None or len(results.tasks) < 2:
         return []
-    rows = []
-    for base in results.bases:
-        whole = None if base == other else minus(results, base, other)
-        if whole is None:
-            continue
-        rest = leave_one_out(results, base, other)
-        rows.append((Cell(base), _shown(whole, 100, 1),
-                     *(_shown(rest.get(task), 100, 1) for task in results.tasks)))  # fmt: skip
-    columns = ("base", "all tasks", *(f"without {task}" for task in results.tasks))
+    found = [
+        (base, whole, leave_one_out(results, base, other))
+        for base in results.bases
+        if base != other and (whole := minus(results, base, other)) is not None
+    ]
+    columns: list[list[Interval | None]] = [[whole for _, whole, _ in found]]
+    columns += [[rest.get(task) for _, _, rest in found] for task in results.tasks]
+    cells = _points(columns, sign=True)
+    rows = [(Cell(base), *(column[i] for column in cells)) for i, (base, *_) in enumerate(found)]
+    heads = ("base", "all tasks", *(f"without {task}" for task in results.tasks))
     notes = ("A sign that turns without one task says that this task carries the difference.",)
-    return [Table(columns, tuple(rows), f"Score minus {other}'s, leaving tasks out", notes)]
+    return [Table(heads, tuple(rows), f"Score minus {other}'s, leaving tasks out", notes)]
 
 
 def _sharpness(results: PostResults) -> Iterator[Section]:
@@ -130,7 +147,8 @@ def _sharpness(results: PostResults) -> Iterator[Section]:
     found = correlation(results, "trace")
     said = "Neither side varies." if found is None else (
         f"Pearson's r between trace and score is {signed(found.r, 2)} over n = {found.n} bases"
-        f"{_by_chance(found)}. arXiv:2603.16127 reports −0.71 over n = 7, which is p = 0.07."
+        f"{_by_chance(found)}. arXiv:2603.16127 reports −0.71 over n = 7, which is p = 0.07. "
+        "Bases that are made of one run are not independent of each other, so p is too small here."
     )  # fmt: skip
     tasks = [t for t in results.tasks if any(t in p.task_traces for p in results.pretrained)]
     table = Table(("base", "pre-training text", "standard error over probes", *tasks),
@@ -145,11 +163,11 @@ def _traces(results: PostResults, tasks: Sequence[str]) -> Iterator[tuple[Cell, 
         if not found:
             continue
         errors = [p.trace_stderr for p in found if p.trace_stderr is not None]
-        cells = [Cell(base), _shown(over_seeds([float(p.trace or 0) for p in found]), 1, 1),
+        cells = [Cell(base), _level(over_seeds([float(p.trace or 0) for p in found]), 1),
                  number(fmean(errors) if errors else None, 2)]  # fmt: skip
         for task in tasks:
             values = [p.task_traces[task] for p in found if task in p.task_traces]
-            cells.append(_shown(over_seeds(values) if values else None, 1, 1))
+            cells.append(_level(over_seeds(values) if values else None, 1))
         yield tuple(cells)
 
 
@@ -194,22 +212,11 @@ def _lost(results: PostResults) -> Iterator[Section]:
     chart = forgotten(results)
     if chart is None:
         return
-    rows = tuple((Cell(base), _shown(forgetting(results, base))) for base in results.bases)
+    risen = [(base, forgetting(results, base)) for base in results.bases]
+    rows = tuple(
+        (Cell(base), Cell(found.around(), found.mean) if found else Cell("—"))
+        for base, found in risen
+    )
     table = Table(("base", "rise of pre-training loss"), rows, "Forgetting, nats/token",
                   ("At the rate each base was given: a higher rate forgets more.",))  # fmt: skip
     yield Section("What fine-tuning forgot", charts=(chart,), tables=(table,))
-
-
-def _published() -> Section:
-    """arXiv:2603.16127's two-stage table, to lay beside."""
-    text = files("anytrain.compare").joinpath("wso_two_stage.csv").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    rows = tuple(
-        (Cell(r["model"]), Cell(r["schedule"]), number(float(r["valid_loss"]), 3),
-         number(float(r["sft_task_avg"]), 1), Cell(r["selected_sft_lr"]))
-        for r in csv.DictReader(lines)
-    )  # fmt: skip
-    columns = ("model", "schedule", "pre-training loss", "score after fine-tuning", "rate")
-    note = "One seed, Tulu-3; other data, tasks and sizes than here: signs compare, numbers do not."
-    table = Table(columns, rows, "Two-stage results of the paper", (note,))
-    return Section("What arXiv:2603.16127 reports", tables=(table,))

@@ -3,7 +3,7 @@
 from anytrain.compare.findings import FAIR, Findings
 from anytrain.compare.paired import Interval
 from anytrain.compare.readings import Difference, Variant, reading, told
-from anytrain.compare.verdicts import CLOSE, Verdict, interval
+from anytrain.compare.verdicts import CLOSE, Verdict
 from anytrain.compare.winners import Winners
 from anytrain.report.cast import units
 from anytrain.report.sections import Cell, Table, gap, number
@@ -37,7 +37,7 @@ def asked_table(found: Findings) -> Table | None:
 
 def _gap(verdict: Verdict) -> Cell:
     found = verdict.gap
-    return Cell(interval(found), found.mean) if found else Cell("—")
+    return Cell(found.text(), found.mean) if found else Cell("—")
 
 
 def answer(verdict: Verdict) -> Cell:
@@ -231,7 +231,11 @@ def spent_table(found: Findings) -> Table:
         saved = 1 - s.one / base.one if base and base.one and s is not base else None
         whole = s.tuning + s.reporting
         cells = [Cell(tokens(v), v) for v in (s.one, s.tuning, s.reporting, whole)]
-        share = Cell("—") if saved is None else Cell(f"{100 * saved:.0f}%".replace("-", "−"), saved)
+        share = (
+            Cell("—")
+            if saved is None
+            else Cell(f"{signed(100 * saved, 0).removeprefix('+')}%", saved)
+        )
         rows.append((Cell(s.arm), *cells, share))
     return Table(
         (

@@ -8,6 +8,7 @@ from typing import Any
 from anytrain.compare.post import Kind, Outcome, PostResults, Pretrained
 from anytrain.files import read_lines
 from anytrain.posttrain.points import Key, Point, Points, chosen
+from anytrain.schedules import Constant, Cosine, Linear
 from anytrain.study.post.conducted import PostStudy
 from anytrain.study.post.design import Design
 from anytrain.words import tokens
@@ -25,6 +26,37 @@ def kind(design: Design, name: str) -> Kind:
     if base.way == "mid":
         return "decayed" if base.final not in (None, 1.0) else kind(design, str(base.of))
     return "decayed" if design.ends_by_itself(name) else "raw"
+
+
+def arm(design: Design, name: str) -> str | None:
+    """What arXiv:2603.16127 calls a base (`compare.published`); None: it ran no such one."""
+    base = design.table.bases[name]
+    if base.way != "mid":
+        found = _pretrained(design, name)
+        return found and (found[0] if found[0] == "WSO" else f"{found[0]} a={found[1]:g}")
+    found = _pretrained(design, str(base.of))
+    if found is None:
+        return None
+    before, after = found[1], 1.0 if base.final is None else base.final
+    family = "WSD" if found[0] == "WSO" and after < 1 else found[0]
+    return f"{family} ({before:g},{after:g})"
+
+
+def _pretrained(design: Design, name: str) -> tuple[str, float] | None:
+    """The paper's name of a schedule of pre-training, and α_pre, the share of the rate left."""
+    base = design.table.bases[name]
+    if base.way == "decay":
+        trunk = _pretrained(design, str(base.of))
+        return ("WSD", base.final or 0.0) if trunk == ("WSO", 1.0) else None
+    if base.way != "train":
+        return None
+    schedule = design.recipe(name, design.table.seeds[0]).built_schedule()
+    match schedule:
+        case Constant():
+            return "WSO", 1.0
+        case Linear() | Cosine():
+            return type(schedule).__name__, schedule.final
+    return None
 
 
 def results(study: PostStudy) -> PostResults:
@@ -58,6 +90,7 @@ def results(study: PostStudy) -> PostResults:
         (done, len(study.steps)),
         tuple(record for name in table.bases
               for record in read_lines(study.out / "sharpness" / f"along-{name}.jsonl")),
+        {name: found for name in table.bases if (found := arm(design, name)) is not None},
     )  # fmt: skip
 
 
