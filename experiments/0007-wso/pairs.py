@@ -54,7 +54,7 @@ def standard_library() -> Iterator[str]:
     """Sources, tests left out."""
     base = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(base.rglob("*.py")):
-        if {"site-packages", "test", "tests", "idlelib", "lib2to3"} & set(path.parts):
+        if {"site-packages", "test", "tests"} & set(path.parts):
             continue
         try:
             yield path.read_text(encoding="utf-8")
@@ -78,9 +78,8 @@ def packages(wheels: Path) -> Iterator[str]:
                     yield opened.read(inside).decode("utf-8", errors="replace")
 
 
-def documented(sources: Iterator[str]) -> Iterator[tuple[ast.AST, str]]:
-    """Everything with a docstring, and it."""
-    holders = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+def documented(sources: Iterator[str]) -> Iterator[tuple[ast.AST, str, str]]:
+    """Everything with a docstring, it, and the name of the class that it is a method of, or ""."""
     for source in sources:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -88,15 +87,23 @@ def documented(sources: Iterator[str]) -> Iterator[tuple[ast.AST, str]]:
                 module = ast.parse(source)
             except (SyntaxError, ValueError):
                 continue
-        for node in ast.walk(module):
-            if isinstance(node, holders) and (text := ast.get_docstring(node)):
-                yield node, text
+        yield from inside(module, "")
+
+
+def inside(node: ast.AST, owner: str) -> Iterator[tuple[ast.AST, str, str]]:
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    if isinstance(node, ast.Module | ast.ClassDef | functions):
+        if text := (ast.get_docstring(node) or "").strip():
+            yield node, text, owner
+        owner = node.name if isinstance(node, ast.ClassDef) else ""
+    for child in ast.iter_child_nodes(node):
+        yield from inside(child, owner)
 
 
 def examples(sources: Iterator[str]) -> Iterator[Pair]:
     """What is typed -> what is printed; no tracebacks."""
     parser = doctest.DocTestParser()
-    for _, text in documented(sources):
+    for _, text, _ in documented(sources):
         try:
             found = parser.get_examples(text)
         except ValueError:
@@ -107,11 +114,11 @@ def examples(sources: Iterator[str]) -> Iterator[Pair]:
 
 
 def docstrings() -> Iterator[Pair]:
-    """`def f(a, b):` -> the first line of what it says."""
-    for node, text in documented(standard_library()):
-        if isinstance(node, ast.FunctionDef):
+    """`def f(a, b):`, a method's class before it -> the first line of what it says."""
+    for node, text, owner in documented(standard_library()):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             head = f"def {node.name}({ast.unparse(node.args)}):"
-            yield head, text.strip().splitlines()[0]
+            yield (f"class {owner}:\n    {head}" if owner else head), text.splitlines()[0]
 
 
 def arithmetic(seed: int) -> Iterator[Pair]:
