@@ -26,7 +26,7 @@ from pathlib import Path
 
 LONGEST = 240  # bytes of a row: it has to fit the context of a small model
 SUMS = 40_000
-SAMPLE = 10_000
+SAMPLE = 5_000
 PACKAGES = (  # BSD-3-Clause where README.md does not say otherwise
     *("sympy", "music21", "pandas", "scipy", "numpy", "jax", "networkx", "biopython", "polars"),
     *("scikit-learn", "mpmath", "nltk", "dask"),

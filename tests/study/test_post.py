@@ -78,12 +78,16 @@ def test_the_steps(tmp_path: Path, corpus: Path, chat: Path) -> None:
     assert fork.verbs[0][-8:] == (
         "--cooldown", "25%", "--end", "1.024k-tokens", "--shape", "linear", "--final", "0"
     )  # fmt: skip
-    tune = study.steps["tune-sums-wso-ema25-s1"]
+    tune = study.steps["tune-wso-ema25-s1"]
     assert tune.needs == ("base-wso-s1",)
     assert tune.verbs[0][1].endswith("runs/wso-s1@1024-tokens:ema25")
     assert tune.verbs[0][-6:] == (
-        "--retention", str(corpus), "--batch", "8", "--drop-long", "sft.x=true"
+        "--batch", "8", "--drop-long", "sft.x=true", "--retention", str(corpus)
     )  # fmt: skip
+    two = {"sums": {"data": str(chat)}, "more": {"data": str(chat), "metric": "loss"}}
+    of_both = PostStudy(Design(write(tmp_path, corpus, chat, tasks=two)), tmp_path / "out")
+    verbs = of_both.steps["tune-wso-s1"].verbs  # in one process
+    assert [v[v.index("--out") + 1].split("/")[-2] for v in verbs] == ["sums", "more"]
     assert [step.name for step in study.ready()] == ["base-wso-s1", "base-cosine-10-s1"]
     assert Design(_kept(study)).files() == design.files()
 

@@ -111,14 +111,10 @@ def _uses(design: Design, out: Path, name: str, seed: int) -> Iterator[Step]:
     table, needs = design.table, _needs(design, name, seed)
     what = weights(design, out, name, seed)
     corpus = design.recipe(_root(design, name), seed).data.path
-    for task, how in table.tasks.items():
-        options = {**table.finetune.settings, **how.settings}
-        words: tuple[str, ...] = ("finetune", what, "--data", how.data, "--metric", how.metric,
-                 "--lr", ",".join(f"{rate:g}" for rate in table.finetune.lr),
-                 "--out", str(out / "finetuned" / task / f"{name}-s{seed}"))  # fmt: skip
-        if corpus is not None and "retention" not in options:
-            words = (*words, "--retention", corpus)
-        yield Step(f"tune-{task}-{name}-s{seed}", ((*words, *_options(options)),), needs)
+    # every task in one process: what fine-tuning imports takes longer than a small sweep
+    sweeps = tuple(_sweep(design, out, f"{name}-s{seed}", task, what, corpus)
+                   for task in table.tasks)  # fmt: skip
+    yield Step(f"tune-{name}-s{seed}", sweeps, needs)
     if (measure := table.sharpness) is not None and corpus is not None:
         how_much = ("--probes", str(measure.probes), "--tokens", measure.tokens, "--out")
         also = tuple(how.data for how in table.tasks.values()) if measure.tasks else ()
@@ -130,6 +126,19 @@ def _uses(design: Design, out: Path, name: str, seed: int) -> Iterator[Step]:
             along = ("sharpness", span, "--data", corpus, *how_much,
                      str(out / "sharpness" / f"along-{name}.jsonl"))  # fmt: skip
             yield Step(f"along-{name}", (along,), needs)
+
+
+def _sweep(
+    design: Design, out: Path, base: str, task: str, what: str, corpus: str | None
+) -> tuple[str, ...]:
+    """Fine-tuning on one task, at every rate."""
+    how, finetune = design.table.tasks[task], design.table.finetune
+    options = {**finetune.settings, **how.settings}
+    if corpus is not None:
+        options.setdefault("retention", corpus)
+    rates = ",".join(f"{rate:g}" for rate in finetune.lr)
+    return ("finetune", what, "--data", how.data, "--metric", how.metric, "--lr", rates,
+            "--out", str(out / "finetuned" / task / base), *_options(options))  # fmt: skip
 
 
 def _root(design: Design, name: str) -> str:
