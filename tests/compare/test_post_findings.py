@@ -1,6 +1,7 @@
 """What follows from scores after fine-tuning."""
 
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 
@@ -12,7 +13,9 @@ from anytrain.compare.post import (
     forgetting,
     leave_one_out,
     loss_minus,
+    members,
     minus,
+    minus_means,
     pearson,
 )
 from tuned import KINDS, results
@@ -39,14 +42,30 @@ def test_the_best_of_each_kind() -> None:
 
 def test_the_answers() -> None:
     said = answers(results())
-    assert [a.word for a in said] == ["yes", "yes", "no", "yes"]
-    assert said[0].numbers.startswith("wso − wsd: +4.00 (")
+    assert [a.word for a in said] == ["yes", "yes", "no", "yes", "yes", "yes"]
+    assert said[0].numbers.startswith("wso − mean of 2 decayed: +5.0")
     assert said[3].numbers.startswith("ema − wso: −0.1200")
+    assert said[4].numbers.startswith("wso − wsd: +4.00 (")
     single = answers(results((1,)))
     assert {a.word for a in single} == {"not settled"}
     assert "one seed, no interval" in single[0].numbers
     empty = replace(results(), outcomes=(), pretrained=())
     assert {a.word for a in answers(empty)} == {"not measured"}
+
+
+def test_a_mean_of_bases_is_of_the_seeds_that_all_of_them_have() -> None:
+    whole = results()
+    both = minus_means(whole, ["wso"], members(whole, "decayed"))
+    apart = [minus(whole, "wso", base) for base in members(whole, "decayed")]
+    assert both is not None
+    assert both.mean == pytest.approx(fmean(one.mean for one in apart if one is not None))
+    part = replace(whole, outcomes=tuple(
+        o for o in whole.outcomes if (o.base, o.seed) != ("wsd", 2)
+    ))  # fmt: skip
+    fewer = minus_means(part, ["wso"], members(part, "decayed"))
+    assert fewer is not None
+    assert fewer.seeds == both.seeds - 1
+    assert minus_means(whole, ["wso"], []) is None
 
 
 def test_a_base_without_every_task_is_not_compared() -> None:

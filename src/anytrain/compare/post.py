@@ -87,10 +87,31 @@ def minus(
     results: PostResults, base: str, other: str, tasks: Sequence[str] | None = None
 ) -> Interval | None:
     """Score of a base minus another's on the seeds that both have; None where there is none."""
+    return minus_means(results, [base], [other], tasks)
+
+
+def minus_means(
+    results: PostResults,
+    bases: Sequence[str],
+    others: Sequence[str],
+    tasks: Sequence[str] | None = None,
+) -> Interval | None:
+    """Mean score of some bases minus that of others, on the seeds that have all of both."""
     tasks = results.tasks if tasks is None else tasks
-    first, second = per_seed(results, base, tasks), per_seed(results, other, tasks)
+    first, second = _means(results, bases, tasks), _means(results, others, tasks)
     both = [seed for seed in first if seed in second]
     return over_seeds([first[s] - second[s] for s in both]) if both else None
+
+
+def _means(results: PostResults, bases: Sequence[str], tasks: Sequence[str]) -> dict[int, float]:
+    found = [per_seed(results, base, tasks) for base in bases]
+    whole = [s for s in results.seeds if found and all(s in scores for scores in found)]
+    return {seed: fmean(scores[seed] for scores in found) for seed in whole}
+
+
+def members(results: PostResults, kind: Kind) -> list[str]:
+    """The bases of a kind, in the file's order."""
+    return [base for base, of in results.bases.items() if of == kind]
 
 
 def loss_minus(results: PostResults, base: str, other: str) -> Interval | None:
@@ -219,26 +240,45 @@ class Answer:
 
 
 def answers(results: PostResults) -> tuple[Answer, ...]:
-    """Whether weights without decay are ahead after tuning, and whether averages keep that."""
+    """Whether weights without decay are ahead after tuning, and whether averages keep that.
+
+    Of kinds as wholes first, which chooses nothing; then of the best of each, as the paper asks.
+    """
     raw, decayed, averaged = (best(results, kind) for kind in ("raw", "decayed", "averaged"))
     better = "fine-tune better than"
     return (
-        _answer(f"Do raw weights {better} the best decayed ones?", results, raw, decayed),
-        _answer(f"Do averaged weights {better} the best decayed ones?", results, averaged, decayed),
-        _answer(f"Do averaged weights {better} raw ones?", results, averaged, raw),
+        _of_kinds(f"Do raw weights {better} decayed ones?", results, "raw", "decayed"),
+        _of_kinds(f"Do averaged weights {better} decayed ones?", results, "averaged", "decayed"),
+        _of_kinds(f"Do averaged weights {better} raw ones?", results, "averaged", "raw"),
         _recovered(results, averaged, raw),
-    )
+        _of_best(f"Do raw weights {better} the best decayed ones?", results, raw, decayed),
+        _of_best(f"Do averaged weights {better} the best decayed ones?",
+                 results, averaged, decayed),
+    )  # fmt: skip
 
 
-def _answer(question: str, results: PostResults, base: str | None, other: str | None) -> Answer:
+def _of_kinds(question: str, results: PostResults, kind: Kind, other: Kind) -> Answer:
+    bases, others = members(results, kind), members(results, other)
+    what = f"{_counted(kind, bases)} − {_counted(other, others)}"
+    return _answer(question, what, minus_means(results, bases, others))
+
+
+def _counted(kind: Kind, bases: Sequence[str]) -> str:
+    return bases[0] if len(bases) == 1 else f"mean of {len(bases)} {kind}"
+
+
+def _of_best(question: str, results: PostResults, base: str | None, other: str | None) -> Answer:
     found = minus(results, base, other) if base and other else None
-    if found is None or base is None:
+    return _answer(question, f"{base} − {other}", found)
+
+
+def _answer(question: str, what: str, found: Interval | None) -> Answer:
+    if found is None:
         return Answer(question, "not measured", "")
     word: Literal["yes", "no", "not settled"] = "not settled"
     if found.sure:
         word = "yes" if found.mean > 0 else "no"
-    said = found.text(decimals([found]), 100)
-    return Answer(question, word, f"{base} − {other}: {said} points")
+    return Answer(question, word, f"{what}: {found.text(decimals([found]), 100)} points")
 
 
 def _recovered(results: PostResults, averaged: str | None, raw: str | None) -> Answer:

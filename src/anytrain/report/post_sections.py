@@ -13,7 +13,9 @@ from anytrain.compare.post import (
     decimals,
     forgetting,
     leave_one_out,
+    members,
     minus,
+    minus_means,
     per_seed,
     task_correlation,
 )
@@ -68,8 +70,8 @@ def _answers(results: PostResults) -> Section:
     notes = (
         "Scores are percentages of the report rows, means over tasks; 95% intervals over "
         "pre-training seeds in brackets.",
-        "The best base of a kind is chosen on the rows it is reported on, which favours each kind "
-        "by as much as it has members.",
+        "Means over all bases of a kind choose nothing. The best base of a kind is chosen on the "
+        "rows it is reported on, which favours each kind by as much as it has members.",
     )
     return Section("Answers", tables=(Table(("question", "answer", "numbers"), rows, "Answers",
                                             notes),))  # fmt: skip
@@ -111,7 +113,7 @@ def _scores(results: PostResults) -> Iterator[Section]:
     columns = ("base", "kind", "pre-training loss", *results.tasks, "mean score")
     tables = [Table(columns, tuple(rows), "Before and after fine-tuning",
                     ("Means over pre-training seeds with 95% intervals.",))]  # fmt: skip
-    tables += _without(results, other)
+    tables += [*_by_task_to_decayed(results), *_without(results, other)]
     yield Section(
         "Loss before and score after",
         charts=tuple(chart for chart in charts if chart is not None), tables=tuple(tables),
@@ -120,6 +122,26 @@ def _scores(results: PostResults) -> Iterator[Section]:
 
 def _mean(by_seed: Mapping[int, float]) -> Interval | None:
     return over_seeds(list(by_seed.values())) if by_seed else None
+
+
+def _by_task_to_decayed(results: PostResults) -> list[Table]:
+    """Every base minus the mean of the decayed ones, task by task: nothing is chosen."""
+    others = members(results, "decayed")
+    of_tasks = [[task] for task in results.tasks]
+    heads = ["base", *results.tasks]
+    if len(results.tasks) > 1:
+        of_tasks.append(list(results.tasks))
+        heads.append("all tasks")
+    columns = [[minus_means(results, [base], others, tasks) for base in results.bases]
+               for tasks in of_tasks]  # fmt: skip
+    if not any(found is not None for column in columns for found in column):
+        return []
+    cells = _points(columns, sign=True)
+    rows = [(Cell(base), *(column[i] for column in cells)) for i, base in enumerate(results.bases)]
+    notes = ("Points, paired by pre-training seed, with 95% intervals. A decayed base is part of "
+             "the mean that it is compared with.",)  # fmt: skip
+    title = "Score minus the mean of the decayed bases, task by task"
+    return [Table(tuple(heads), tuple(rows), title, notes)]
 
 
 def _without(results: PostResults, other: str | None) -> list[Table]:
