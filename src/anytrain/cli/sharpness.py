@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     tokens = _checked(args)
     from anytrain.curvature.job import Request, known, opened, record
     from anytrain.curvature.measure import Measure
+    from anytrain.curvature.pages import keep_pages
     from anytrain.files import append_line
     from anytrain.report.sharpness_table import change, lines
 
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     request = Request(
         measure, tokens, args.context, args.batch, args.barrier, drop_long=args.drop_long
     )
+    keep_pages()
     there = known(args.out)
     first: dict[str, Any] = {}  # by data
     found = []

@@ -128,17 +128,19 @@ class Difference:
         return [self.objective.dot(*self.along(vectors(number))) for number in range(count)]
 
     def _at(self, v: Tensor, step: float) -> tuple[Tensor, Tensor]:
+        """In few passes over memory, as each is of the size of the weights."""
         objective = self.objective
         with objective.displaced() as put:
             here = objective.weights()
             length = objective.norm(v)
             epsilon = step * objective.norm(here) / length if length else 1.0
-            above, below = here + epsilon * v, here - epsilon * v
+            above = torch.add(here, v, alpha=epsilon)
             put(above)
             slope = objective.gradient()
+            below = here.sub_(v, alpha=epsilon)
             put(below)
             slope -= objective.gradient()
-        return (above - below) / (2 * epsilon), slope / (2 * epsilon)
+        return above.sub_(below).div_(2 * epsilon), slope.div_(2 * epsilon)
 
     def _chosen(self, v: Tensor) -> tuple[float, float]:
         """The smaller of the two neighbouring steps that agree best on vᵀHv."""
