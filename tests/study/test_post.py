@@ -84,10 +84,12 @@ def test_the_steps(tmp_path: Path, corpus: Path, chat: Path) -> None:
     assert tune.verbs[0][-6:] == (
         "--batch", "8", "--drop-long", "sft.x=true", "--retention", str(corpus)
     )  # fmt: skip
-    two = {"sums": {"data": str(chat)}, "more": {"data": str(chat), "metric": "loss"}}
+    more = {"data": str(chat), "metric": "loss", "lr": [3e-3]}
+    two = {"sums": {"data": str(chat)}, "more": more}
     of_both = PostStudy(Design(write(tmp_path, corpus, chat, tasks=two)), tmp_path / "out")
     verbs = of_both.steps["tune-wso-s1"].verbs  # in one process
     assert [v[v.index("--out") + 1].split("/")[-2] for v in verbs] == ["sums", "more"]
+    assert [v[v.index("--lr") + 1] for v in verbs] == ["0.001,0.01", "0.003"]
     assert [step.name for step in study.ready()] == ["base-wso-s1", "base-cosine-10-s1"]
     assert Design(_kept(study)).files() == design.files()
 
@@ -197,6 +199,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "cooldown = 2": {"bases": {**BASES, "a": {"of": "wso", "cooldown": 2.0}}},
     "go together": {"bases": {**BASES, "a": {"of": "wso", "data": "x"}}},
     "rates above 0": {"finetune": {"lr": [0.0]}},
+    "tasks.a: lr = []": {"tasks": {"a": {"data": "none.jsonl", "lr": []}}},
     "probes = 1; 2 or more": {"sharpness": {"probes": 1}},
     "there is no file none.jsonl": {"tasks": {"a": {"data": "none.jsonl"}}},
     "tokens are valid": {"tokens": "10min"},

@@ -36,7 +36,7 @@ final = 1.0
 data = "data/pairs/arithmetic.jsonl"
 
 [finetune]
-lr = [1e-4, 3e-4, 1e-3]
+lr = [1e-4, 3e-4, 1e-3]            # a task may have an lr of its own
 
 [sharpness]
 probes = 50
@@ -114,7 +114,12 @@ class Task:
 
     data: str  # a JSONL file
     metric: Literal["exact_match", "choice", "loss"] = "exact_match"
+    lr: list[float] | None = None  # in place of the study's: small sets want other rates
     settings: dict[str, Any] = field(default_factory=dict)  # `anytrain finetune`'s option -> value
+
+    def __post_init__(self) -> None:
+        if self.lr is not None:
+            _check_rates(self.lr)
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -125,8 +130,12 @@ class Finetune:
     settings: dict[str, Any] = field(default_factory=dict)  # `anytrain finetune`'s option -> value
 
     def __post_init__(self) -> None:
-        if not self.lr or not all(value > 0 for value in self.lr):
-            raise ValueError(f"lr = {self.lr}; one or more rates above 0 are valid")
+        _check_rates(self.lr)
+
+
+def _check_rates(lr: list[float]) -> None:
+    if not lr or not all(value > 0 for value in lr):
+        raise ValueError(f"lr = {lr}; one or more rates above 0 are valid")
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -10,7 +10,7 @@ from anytrain.files import read_lines
 from anytrain.posttrain.points import Key, Point, Points, chosen
 from anytrain.schedules import Constant, Cosine, Linear
 from anytrain.study.post.conducted import PostStudy
-from anytrain.study.post.design import Design
+from anytrain.study.post.design import Design, Task
 from anytrain.words import tokens
 
 Record = Mapping[str, Any]
@@ -140,5 +140,10 @@ def _facts(design: Design) -> dict[str, str]:
         "model": ", ".join(f"{key} {value}" for key, value in recipe.table()["model"].items()),
         "pre-training": f"{tokens(design.tokens.amount)} tokens of {recipe.data.path}",
         "fine-tuning rates": ", ".join(f"{rate:g}" for rate in table.finetune.lr),
-        **{f"task {name}": f"{how.data}, {how.metric}" for name, how in table.tasks.items()},
+        **{f"task {name}": _task(how) for name, how in table.tasks.items()},
     }
+
+
+def _task(how: Task) -> str:
+    rates = "" if how.lr is None else f", rates {', '.join(f'{rate:g}' for rate in how.lr)}"
+    return f"{how.data}, {how.metric}{rates}"

@@ -85,7 +85,7 @@ def _base(design: Design, out: Path, name: str, base: Base, seed: int) -> Iterat
         start = Quantity(round(end.amount * (1 - base.span)), "tokens")
         merge = ("merge", f"{trunk}@{int(start.amount)}..{int(end.amount)}-tokens", "--rule",
                  str(base.merge), "--out", weights(design, out, name, seed))  # fmt: skip
-        yield Step(label, (merge,), (of,))
+        yield Step(label, (merge,), (of,), cost=end.amount)  # as every base: others need it
     elif base.way != "average":
         train = ("train", "--run", str(run), "--until", str(end), *_PREEMPTED)
         yield Step(label, (_fork(base, trunk, run, end), train), (of,), cost=end.amount)
@@ -114,7 +114,8 @@ def _uses(design: Design, out: Path, name: str, seed: int) -> Iterator[Step]:
     # every task in one process: what fine-tuning imports takes longer than a small sweep
     sweeps = tuple(_sweep(design, out, f"{name}-s{seed}", task, what, corpus)
                    for task in table.tasks)  # fmt: skip
-    yield Step(f"tune-{name}-s{seed}", sweeps, needs)
+    # less than any run, more than curvature
+    yield Step(f"tune-{name}-s{seed}", sweeps, needs, cost=1.0)
     if (measure := table.sharpness) is not None and corpus is not None:
         how_much = ("--probes", str(measure.probes), "--tokens", measure.tokens, "--out")
         also = tuple(how.data for how in table.tasks.values()) if measure.tasks else ()
@@ -136,7 +137,7 @@ def _sweep(
     options = {**finetune.settings, **how.settings}
     if corpus is not None:
         options.setdefault("retention", corpus)
-    rates = ",".join(f"{rate:g}" for rate in finetune.lr)
+    rates = ",".join(f"{rate:g}" for rate in how.lr or finetune.lr)
     return ("finetune", what, "--data", how.data, "--metric", how.metric, "--lr", rates,
             "--out", str(out / "finetuned" / task / base), *_options(options))  # fmt: skip
 
