@@ -3,9 +3,8 @@
 python -m benchmarks.curvature                                        (about a minute)
 
 A difference is two gradients, so 2 is its floor; what is above is moving the weights there and
-back, which more tokens make smaller. An exact product is the backward pass of a forward and a
-backward one, 3 gradients by the count of multiplications. Memory is kept as `anytrain sharpness`
-keeps it.
+back, which more tokens make smaller. An exact product is a gradient and the backward pass through
+it, two more by the count of multiplications. Memory is kept as `anytrain sharpness` keeps it.
 """
 
 import torch

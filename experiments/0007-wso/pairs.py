@@ -54,7 +54,7 @@ def standard_library() -> Iterator[str]:
     """Sources, tests left out."""
     base = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(base.rglob("*.py")):
-        if {"site-packages", "test", "tests"} & set(path.parts):
+        if {"site-packages", "test", "tests", "idle_test"} & set(path.parts):
             continue
         try:
             yield path.read_text(encoding="utf-8")
@@ -73,9 +73,9 @@ def packages(wheels: Path) -> Iterator[str]:
                            check=True)  # fmt: skip
         (wheel,) = wheels.glob(f"{stem}-*.whl")
         with zipfile.ZipFile(wheel) as opened:
-            for inside in sorted(opened.namelist()):
-                if inside.endswith(".py"):
-                    yield opened.read(inside).decode("utf-8", errors="replace")
+            for path in sorted(opened.namelist()):
+                if path.endswith(".py"):
+                    yield opened.read(path).decode("utf-8", errors="replace")
 
 
 def documented(sources: Iterator[str]) -> Iterator[tuple[ast.AST, str, str]]:
@@ -91,13 +91,15 @@ def documented(sources: Iterator[str]) -> Iterator[tuple[ast.AST, str, str]]:
 
 
 def inside(node: ast.AST, owner: str) -> Iterator[tuple[ast.AST, str, str]]:
+    """`documented` of a node and what it holds; `owner` is the class around it."""
     functions = ast.FunctionDef | ast.AsyncFunctionDef
     if isinstance(node, ast.Module | ast.ClassDef | functions):
         if text := (ast.get_docstring(node) or "").strip():
             yield node, text, owner
         owner = node.name if isinstance(node, ast.ClassDef) else ""
     for child in ast.iter_child_nodes(node):
-        yield from inside(child, owner)
+        if not isinstance(child, ast.expr):  # as deep as a sum is long
+            yield from inside(child, owner)
 
 
 def examples(sources: Iterator[str]) -> Iterator[Pair]:

@@ -45,6 +45,11 @@ def test_the_answers() -> None:
     assert [a.word for a in said] == ["yes", "yes", "no", "yes", "yes", "yes"]
     assert said[0].numbers.startswith("wso − mean of 2 decayed: +5.0")
     assert said[3].numbers.startswith("ema − wso: −0.1200")
+    missing = replace(results(), outcomes=tuple(
+        o for o in results().outcomes if (o.base, o.task) != ("wsd", "b")
+    ))  # fmt: skip
+    assert [a.word for a in answers(missing)][:3] == ["not measured", "not measured", "no"]
+    assert answers(missing)[0].numbers == "wsd has no score on every task yet"
     assert said[4].numbers.startswith("wso − wsd: +4.00 (")
     single = answers(results((1,)))
     assert {a.word for a in single} == {"not settled"}
@@ -92,9 +97,13 @@ def test_one_task_that_carries_the_difference() -> None:
 
 
 def test_losses_and_forgetting() -> None:
-    found = loss_minus(results(), "ema", "wso")
+    found = loss_minus(results(), ["ema"], ["wso"])
     assert found is not None
     assert found.mean == pytest.approx(-0.12)
+    both = loss_minus(results(), ["ema"], members(results(), "decayed"))
+    assert both is not None
+    assert both.mean == pytest.approx(2.88 - (2.9 + 2.92) / 2)
+    assert loss_minus(results(), ["ema"], []) is None
     rise = forgetting(results(), "wso")
     assert rise is not None
     assert rise.mean == pytest.approx(0.5 - 0.04)

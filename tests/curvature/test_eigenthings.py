@@ -66,6 +66,8 @@ def test_the_quadrature_of_the_density(both: tuple[Exact, HessianOperator]) -> N
     alphas, betas = tridiagonal(ours, start, 12)
     np.testing.assert_allclose(alphas, found.alphas.numpy(), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(betas, found.betas.numpy(), rtol=1e-3)
-    matrix = np.diag(alphas) + np.diag(betas, 1) + np.diag(betas, -1)
-    nodes = density(ours, probes=1, steps=12).values
-    assert nodes == pytest.approx(np.linalg.eigvalsh(matrix).tolist(), rel=1e-6)
+    theirs_, off = found.alphas.double().numpy(), found.betas.double().numpy()
+    nodes, vectors = np.linalg.eigh(np.diag(theirs_) + np.diag(off, 1) + np.diag(off, -1))
+    quadrature = density(ours, probes=1, steps=12)
+    np.testing.assert_allclose(quadrature.values, nodes, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(quadrature.weights, vectors[0] ** 2, rtol=1e-2, atol=1e-5)

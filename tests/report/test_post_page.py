@@ -79,6 +79,11 @@ def test_every_base_is_beside_the_mean_of_the_decayed_ones() -> None:
     table = next(t for t in section.tables if "mean of the decayed" in t.caption)
     assert table.columns == ("base", "a", "b", "all tasks")
     assert [cell.text.split(" ±")[0][:4] for cell in table.rows[0][1:]] == ["+5.0"] * 3
+    assert table.rows[1][1].text.startswith("−2.")  # cosine, beside wsd alone
+    alone = replace(results(), bases={**results().bases, "cosine": "raw"})
+    (section,) = [p for p in sections(alone, "again") if p.title.startswith("Loss before")]
+    table = next(t for t in section.tables if "mean of the decayed" in t.caption)
+    assert [cell.text for cell in table.rows[2]] == ["wsd", "—", "—", "—"]
     nobody = replace(results(), bases=dict.fromkeys(results().bases, "raw"))
     (section,) = [p for p in sections(nobody, "again") if p.title.startswith("Loss before")]
     assert not [t for t in section.tables if "mean of the decayed" in t.caption]

@@ -92,6 +92,13 @@ def test_the_steps(tmp_path: Path, corpus: Path, chat: Path) -> None:
     assert [v[v.index("--lr") + 1] for v in verbs] == ["0.001,0.01", "0.003"]
     assert [step.name for step in study.ready()] == ["base-wso-s1", "base-cosine-10-s1"]
     assert Design(_kept(study)).files() == design.files()
+    for name in ("base-wso-s1", "base-cosine-10-s1"):
+        marker = study.steps[name].marker(study.out)
+        marker.parent.mkdir(exist_ok=True)
+        marker.write_text(study.steps[name].digest)
+    study.refresh()
+    kinds = [step.name.partition("-")[0] for step in study.ready()]
+    assert kinds == ["base"] * 2 + ["tune"] * 3 + ["sharpness", "along"] * 2 + ["sharpness"]
 
 
 def _kept(study: PostStudy) -> Path:
@@ -140,6 +147,30 @@ def test_the_bases_for_real(tmp_path: Path, corpus: Path, chat: Path) -> None:
     longer = PostStudy(changed, tmp_path / "out")
     assert "base-wso-s1" in [step.name for step in longer.ready()]
     assert before == study.out.joinpath("steps", "base-wso-s1.done").read_text()
+
+
+@pytest.mark.parametrize(
+    ("verb", "code", "ran"), [("finetune", 2, ["a", "b"]), ("finetune", 130, ["a"]),
+                              ("sharpness", 2, ["a"])],
+)  # fmt: skip
+def test_a_sweep_that_is_refused_holds_up_no_other(
+    verb: str, code: int, ran: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the step is not done: it is tried again. What was interrupted, or follows, is not."""
+    said: list[str] = []
+
+    def main(words: list[str]) -> int:
+        said.append(words[1])
+        return code if words[1] == "a" else 0
+
+    monkeypatch.setattr("anytrain.cli.main.main", main)
+    path = tmp_path / "jobs" / "tune-x.json"
+    path.parent.mkdir()
+    told = {"name": "tune-x", "verbs": [[verb, "a"], [verb, "b"]], "digest": "d"}
+    path.write_text(json.dumps(told))
+    assert job(tmp_path, "tune-x") == code
+    assert said == ran
+    assert not (tmp_path / "steps" / "tune-x.done").exists()
 
 
 def test_what_the_paper_calls_a_base(tmp_path: Path, corpus: Path, chat: Path) -> None:

@@ -18,6 +18,8 @@ from anytrain.errors import UserError
 if TYPE_CHECKING:
     from anytrain.study.post.conducted import PostStudy
 
+_REFUSED = 2  # what a verb ends with whose input is wrong
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The file, where its runs go, and what trains them."""
@@ -60,7 +62,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def job(out: Path, name: str) -> int:
-    """One training, or the verbs of one step; then a marker says that they ended well."""
+    """One training, or the verbs of one step; then a marker says that they ended well.
+
+    A sweep that is refused does not hold up the step's other sweeps.
+    """
     from anytrain.cli.main import main
     from anytrain.files import read_json, write_atomic
 
@@ -71,13 +76,18 @@ def job(out: Path, name: str) -> int:
         return work(out, name)
     begun, done = (out / "steps" / f"{name}.{word}" for word in ("begun", "done"))
     same = begun.is_file() and begun.read_text(encoding="utf-8").strip() == told["digest"]
+    refused = 0
     for words in told["verbs"]:
         if not _there(words, same):
             begun.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(begun, told["digest"] + "\n")
             print(f"anytrain {' '.join(words)}", flush=True)
             if code := main(words):
-                return code
+                if (words[0], code) != ("finetune", _REFUSED):
+                    return code
+                refused = code
+    if refused:
+        return refused
     write_atomic(done, told["digest"] + "\n")
     return 0
 

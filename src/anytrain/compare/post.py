@@ -114,14 +114,22 @@ def members(results: PostResults, kind: Kind) -> list[str]:
     return [base for base, of in results.bases.items() if of == kind]
 
 
-def loss_minus(results: PostResults, base: str, other: str) -> Interval | None:
-    """Pre-training loss of a base minus another's, paired by seed."""
+def loss_minus(
+    results: PostResults, bases: Sequence[str], others: Sequence[str]
+) -> Interval | None:
+    """Mean pre-training loss of some bases minus that of others, paired by seed."""
     apart = []
     for seed in results.seeds:
-        a, b = results.before(base, seed), results.before(other, seed)
-        if a is not None and b is not None and a.loss is not None and b.loss is not None:
-            apart.append(a.loss - b.loss)
+        of, than = ([_loss(results, base, seed) for base in kind] for kind in (bases, others))
+        known, theirs = ([x for x in found if x is not None] for found in (of, than))
+        if known and theirs and len(known) + len(theirs) == len(of) + len(than):
+            apart.append(fmean(known) - fmean(theirs))
     return over_seeds(apart) if apart else None
+
+
+def _loss(results: PostResults, base: str, seed: int) -> float | None:
+    found = results.before(base, seed)
+    return found and found.loss
 
 
 def best(results: PostResults, kind: Kind, among: Iterable[str] | None = None) -> str | None:
@@ -250,7 +258,7 @@ def answers(results: PostResults) -> tuple[Answer, ...]:
         _of_kinds(f"Do raw weights {better} decayed ones?", results, "raw", "decayed"),
         _of_kinds(f"Do averaged weights {better} decayed ones?", results, "averaged", "decayed"),
         _of_kinds(f"Do averaged weights {better} raw ones?", results, "averaged", "raw"),
-        _recovered(results, averaged, raw),
+        _recovered(results),
         _of_best(f"Do raw weights {better} the best decayed ones?", results, raw, decayed),
         _of_best(f"Do averaged weights {better} the best decayed ones?",
                  results, averaged, decayed),
@@ -259,37 +267,51 @@ def answers(results: PostResults) -> tuple[Answer, ...]:
 
 def _of_kinds(question: str, results: PostResults, kind: Kind, other: Kind) -> Answer:
     bases, others = members(results, kind), members(results, other)
-    what = f"{_counted(kind, bases)} − {_counted(other, others)}"
-    return _answer(question, what, minus_means(results, bases, others))
+    found = minus_means(results, bases, others)
+    if found is None:
+        return Answer(question, "not measured", _missing(results, [*bases, *others]))
+    return _answer(question, _kinds(results, kind, other), found)
 
 
-def _counted(kind: Kind, bases: Sequence[str]) -> str:
-    return bases[0] if len(bases) == 1 else f"mean of {len(bases)} {kind}"
+def _missing(results: PostResults, bases: Sequence[str]) -> str:
+    """The first of some bases that has no seed with a score on every task."""
+    for base in bases:
+        if not per_seed(results, base, results.tasks):
+            return f"{base} has no score on every task yet"
+    return ""
+
+
+def _kinds(results: PostResults, kind: Kind, other: Kind) -> str:
+    bases = ((k, members(results, k)) for k in (kind, other))
+    one, two = (names[0] if len(names) == 1 else f"mean of {len(names)} {k}" for k, names in bases)
+    return f"{one} − {two}"
 
 
 def _of_best(question: str, results: PostResults, base: str | None, other: str | None) -> Answer:
     found = minus(results, base, other) if base and other else None
+    if found is None:
+        return Answer(question, "not measured", "")
     return _answer(question, f"{base} − {other}", found)
 
 
-def _answer(question: str, what: str, found: Interval | None) -> Answer:
-    if found is None:
-        return Answer(question, "not measured", "")
-    word: Literal["yes", "no", "not settled"] = "not settled"
-    if found.sure:
-        word = "yes" if found.mean > 0 else "no"
-    return Answer(question, word, f"{what}: {found.text(decimals([found]), 100)} points")
+def _answer(question: str, what: str, found: Interval) -> Answer:
+    said = f"{what}: {found.text(decimals([found]), 100)} points"
+    return Answer(question, _word(found, found.mean > 0), said)
 
 
-def _recovered(results: PostResults, averaged: str | None, raw: str | None) -> Answer:
+def _word(found: Interval, ahead: bool) -> Literal["yes", "no", "not settled"]:
+    if not found.sure:
+        return "not settled"
+    return "yes" if ahead else "no"
+
+
+def _recovered(results: PostResults) -> Answer:
     question = "Do averaged weights have a lower pre-training loss than raw ones?"
-    found = loss_minus(results, averaged, raw) if averaged and raw else None
+    found = loss_minus(results, members(results, "averaged"), members(results, "raw"))
     if found is None:
         return Answer(question, "not measured", "")
-    word: Literal["yes", "no", "not settled"] = "not settled"
-    if found.sure:
-        word = "yes" if found.mean < 0 else "no"
-    return Answer(question, word, f"{averaged} − {raw}: {found.text()} nats/token")
+    said = f"{_kinds(results, 'averaged', 'raw')}: {found.text()} nats/token"
+    return Answer(question, _word(found, found.mean < 0), said)
 
 
 def decimals(found: Iterable[Interval | None]) -> int:

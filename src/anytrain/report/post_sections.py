@@ -125,21 +125,21 @@ def _mean(by_seed: Mapping[int, float]) -> Interval | None:
 
 
 def _by_task_to_decayed(results: PostResults) -> list[Table]:
-    """Every base minus the mean of the decayed ones, task by task: nothing is chosen."""
-    others = members(results, "decayed")
+    """Every base minus the mean of the decayed ones beside it, task by task: nothing is chosen."""
+    others = {base: [o for o in members(results, "decayed") if o != base] for base in results.bases}
     of_tasks = [[task] for task in results.tasks]
     heads = ["base", *results.tasks]
     if len(results.tasks) > 1:
         of_tasks.append(list(results.tasks))
         heads.append("all tasks")
-    columns = [[minus_means(results, [base], others, tasks) for base in results.bases]
+    columns = [[minus_means(results, [base], others[base], tasks) for base in results.bases]
                for tasks in of_tasks]  # fmt: skip
     if not any(found is not None for column in columns for found in column):
         return []
     cells = _points(columns, sign=True)
     rows = [(Cell(base), *(column[i] for column in cells)) for i, base in enumerate(results.bases)]
-    notes = ("Points, paired by pre-training seed, with 95% intervals. A decayed base is part of "
-             "the mean that it is compared with.",)  # fmt: skip
+    notes = ("Points, paired by pre-training seed, with 95% intervals. A decayed base is compared "
+             "with the others.",)  # fmt: skip
     title = "Score minus the mean of the decayed bases, task by task"
     return [Table(tuple(heads), tuple(rows), title, notes)]
 

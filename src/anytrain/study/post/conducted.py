@@ -41,9 +41,9 @@ class PostStudy:
         return job.name in self._done or job.done(self.out)
 
     def ready(self) -> Iterator[Step]:
-        """Steps whose needs are done: runs before what is measured of them."""
+        """Steps whose needs are done: bases before tuning, tuning before curvature."""
         missing = [step for step in self.steps.values() if step.name not in self._done]
-        for step in sorted(missing, key=lambda step: -step.cost):
+        for step in sorted(missing, key=lambda step: -step.rank):
             if all(need in self._done for need in step.needs):
                 yield step
 

@@ -26,7 +26,7 @@ class Step:
     name: str
     verbs: tuple[tuple[str, ...], ...]
     needs: tuple[str, ...] = ()
-    cost: float = 0.0  # to begin the dearest first
+    rank: float = 0.0  # the highest begins first: tokens of a run
 
     def to_json(self) -> dict[str, Any]:
         """What the process that does it reads."""
@@ -77,7 +77,7 @@ def _base(design: Design, out: Path, name: str, base: Base, seed: int) -> Iterat
         file = out / "recipes" / f"{name}-s{seed}.toml"
         train: tuple[str, ...] = ("train", str(file), "--run", str(run), "--until", str(end),
                                   *_PREEMPTED)  # fmt: skip
-        yield Step(label, (train,), cost=end.amount)
+        yield Step(label, (train,), rank=end.amount)
         return
     of = f"base-{base.of}-s{seed}"
     trunk = _run(out, str(base.of), seed)
@@ -85,10 +85,10 @@ def _base(design: Design, out: Path, name: str, base: Base, seed: int) -> Iterat
         start = Quantity(round(end.amount * (1 - base.span)), "tokens")
         merge = ("merge", f"{trunk}@{int(start.amount)}..{int(end.amount)}-tokens", "--rule",
                  str(base.merge), "--out", weights(design, out, name, seed))  # fmt: skip
-        yield Step(label, (merge,), (of,), cost=end.amount)  # as every base: others need it
+        yield Step(label, (merge,), (of,), rank=end.amount)  # its tuning waits for it
     elif base.way != "average":
         train = ("train", "--run", str(run), "--until", str(end), *_PREEMPTED)
-        yield Step(label, (_fork(base, trunk, run, end), train), (of,), cost=end.amount)
+        yield Step(label, (_fork(base, trunk, run, end), train), (of,), rank=end.amount)
 
 
 def _fork(base: Base, trunk: Path, run: Path, end: Quantity) -> tuple[str, ...]:
@@ -114,8 +114,8 @@ def _uses(design: Design, out: Path, name: str, seed: int) -> Iterator[Step]:
     # every task in one process: what fine-tuning imports takes longer than a small sweep
     sweeps = tuple(_sweep(design, out, f"{name}-s{seed}", task, what, corpus)
                    for task in table.tasks)  # fmt: skip
-    # less than any run, more than curvature
-    yield Step(f"tune-{name}-s{seed}", sweeps, needs, cost=1.0)
+    # after every base, before curvature
+    yield Step(f"tune-{name}-s{seed}", sweeps, needs, rank=1.0)
     if (measure := table.sharpness) is not None and corpus is not None:
         how_much = ("--probes", str(measure.probes), "--tokens", measure.tokens, "--out")
         also = tuple(how.data for how in table.tasks.values()) if measure.tasks else ()
