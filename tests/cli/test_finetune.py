@@ -135,6 +135,27 @@ def test_the_same_again_does_nothing_and_more_adds(
     assert table(out)[3]["seeds"] == "2"  # 0.01 is still the best there
 
 
+def test_a_rate_that_another_sweep_chose(
+    swept: Path, base: Path, chat: Path, tmp_path: Path
+) -> None:
+    """Nothing is tuned: a report at that rate, and the table says so."""
+    words = ("finetune", base, "--data", chat, "--batch", "32", "--metric", "loss", "--seeds", "1",
+             "--keep", "none")  # fmt: skip
+    out = tmp_path / "other"
+    said = cli(*words, "--out", out, "--lr-of", swept)
+    assert said.code == 0, said.err
+    assert [(p["phase"], p["lr"]) for p in points(out)] == [("before", None), ("report", 1e-2)]
+    _, row = table(out)
+    assert (row["chosen"], row["selection_loss"]) == ("1", "")
+    same = next(p for p in points(swept) if p["phase"] == "report")
+    assert points(out)[1]["report_loss"] == same["report_loss"]
+    for where in (tmp_path / "none", out):  # out chose none itself
+        said = cli(*words, "--out", tmp_path / "third", "--lr-of", where)
+        assert (said.code, said.err.count("\n")) == (2, 1), said.err
+        assert "a sweep of one base that chose a rate is valid" in said.err
+        assert not (tmp_path / "third").exists()
+
+
 def test_cut_off_anywhere_it_goes_on_to_the_same(
     swept: Path, base: Path, chat: Path, corpus: Path, tmp_path: Path
 ) -> None:

@@ -91,6 +91,13 @@ def test_the_steps(tmp_path: Path, corpus: Path, chat: Path) -> None:
     assert [v[v.index("--out") + 1].split("/")[-2] for v in verbs] == ["sums", "more"]
     assert [v[v.index("--lr") + 1] for v in verbs] == ["0.001,0.01", "0.003"]
     assert [step.name for step in study.ready()] == ["base-wso-s1", "base-cosine-10-s1"]
+    once = {"lr": [1e-3, 1e-2], "tune": "first seed"}
+    first = PostStudy(Design(write(tmp_path, corpus, chat, finetune=once, seeds=[4, 2])),
+                      tmp_path / "out")  # fmt: skip
+    assert "--lr" in first.steps["tune-wso-s4"].verbs[0]
+    later = first.steps["tune-wso-s2"]
+    assert later.needs == ("base-wso-s2", "tune-wso-s4")
+    assert later.verbs[0][later.verbs[0].index("--lr-of") + 1].endswith("finetuned/sums/wso-s4")
     assert Design(_kept(study)).files() == design.files()
     for name in ("base-wso-s1", "base-cosine-10-s1"):
         marker = study.steps[name].marker(study.out)
@@ -189,6 +196,24 @@ def test_what_the_paper_calls_a_base(tmp_path: Path, corpus: Path, chat: Path) -
         "wso": "WSO", "wsd-0": "WSD a=0", "cosine-10": "Cosine a=0.1", "linear": "Linear a=0",
         "wso-10-10": "WSO (1,1)", "wso-10-0": "WSD (1,0)", "cosine-1-0": "Cosine (0.1,0)",
     }  # fmt: skip
+
+
+def test_rates_that_the_first_seed_chose(tmp_path: Path, corpus: Path, chat: Path) -> None:
+    """A report at another rate, of before rates were added, does not count."""
+    once = {"lr": [1e-3, 1e-2], "tune": "first seed"}
+    design = Design(write(tmp_path, corpus, chat, bases={"wso": BASES["wso"]}, seeds=[1, 2],
+                          finetune=once))  # fmt: skip
+    study = PostStudy(design, tmp_path / "out")
+    for seed, lines in (
+        (1, [point("tune", 1e-3, 0, 0.2), point("tune", 1e-2, 0, 0.4),
+             point("report", 1e-2, 1, 0.3)]),
+        (2, [point("report", 1e-3, 1, 0.1), point("report", 1e-2, 1, 0.5)]),
+    ):  # fmt: skip
+        folder = study.out / "finetuned" / "sums" / f"wso-s{seed}"
+        folder.mkdir(parents=True)
+        (folder / "points.jsonl").write_text("".join(lines))
+    found = gather.results(study).outcomes
+    assert [(o.seed, o.lr, o.scores) for o in found] == [(1, 1e-2, (0.3,)), (2, 1e-2, (0.5,))]
 
 
 def point(phase: str, lr: float | None, seed: int | None, score: float) -> str:

@@ -3,6 +3,7 @@
 anytrain finetune runs/a runs/a@2000:raw --data chat.jsonl --out tuned
 anytrain finetune runs/wso runs/cosine --data chat.jsonl --lr 1e-5,3e-5,1e-4 --seeds 5 \\
     --out tuned --retention data/tokens sft.adam_beta2=0.95
+anytrain finetune runs/wso-2 --data chat.jsonl --lr-of tuned-1 --out tuned-2
 anytrain finetune tuned/models/a-lr3e-05-seed1 --method dpo --data pairs.jsonl --out preferred
 
 Rows are {"messages": [{"role", "content"}, …]} or {"prompt", "completion"}; for DPO
@@ -38,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="held-out rows; a tenth of --data if absent")  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--method", default="sft", choices=("sft", "dpo"))
-    parser.add_argument("--lr", default="1e-5,3e-5,1e-4,3e-4", metavar="RATE,RATE,…")
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument("--lr", default="1e-5,3e-5,1e-4,3e-4", metavar="RATE,RATE,…")
+    rate.add_argument("--lr-of", type=Path, metavar="DIR",
+                      help="the rate that another sweep chose; nothing is tuned")  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, help="at the chosen rate; 3 if absent")
     parser.add_argument("--metric", choices=("exact_match", "choice", "accuracy", "loss"),
                         help="chooses the rate; exact_match, for dpo accuracy")  # fmt: skip
@@ -88,13 +92,14 @@ def run(args: argparse.Namespace) -> int:
             sweep = begun()
             points.begin(_common(args, sweep.plan.settings))
         sweep.run()
-        _end(args, points, sweep.plan.settings)
+        _end(args, points, sweep.plan)
     return 0
 
 
 def _plan(args: argparse.Namespace) -> "Plan":
     """Everything checked; the bases released where they are not yet."""
     from anytrain.posttrain import bases, rows
+    from anytrain.posttrain.points import chosen_in
     from anytrain.posttrain.settings import file_named, rates
     from anytrain.posttrain.sweep import Plan
 
@@ -105,12 +110,14 @@ def _plan(args: argparse.Namespace) -> "Plan":
     texts = [word for word in args.weights if not _SETTING.match(word)]
     if not texts:
         raise UserError("finetune: no WEIGHTS; RUN[@WHEN][:WEIGHTS] or a directory is valid")
-    settings, grid = _settings(args), rates(args.lr)
+    settings = _settings(args)
+    given = None if args.lr_of is None else chosen_in(args.lr_of, settings.metric)
+    grid = rates(args.lr) if given is None else []
     found = rows.split(args.data, args.validation, args.method)
     named = list(zip(texts, bases.names(texts), strict=True))
     opened = [bases.opened(text, name, args.out, args.template) for text, name in named]
     return Plan(
-        opened, found, settings, grid, args.seeds, args.keep, args.retention, args.drop_long
+        opened, found, settings, grid, args.seeds, args.keep, args.retention, args.drop_long, given
     )
 
 
@@ -144,15 +151,13 @@ def _settings(args: argparse.Namespace) -> "Settings":
     )
 
 
-def _end(args: argparse.Namespace, points: "Points", settings: "Settings") -> None:
+def _end(args: argparse.Namespace, points: "Points", plan: "Plan") -> None:
     """The table, on the disk and on the screen."""
     from anytrain.compare import finetuned
     from anytrain.files import write_atomic
-    from anytrain.posttrain.points import chosen
 
-    known = points.read()
-    metric = settings.metric
-    best = {base: chosen(known, base, metric) for base in {key.base: None for key in known}}
+    known, settings = points.read(), plan.settings
+    best = {base: plan.rate(known, base) for base in {key.base: None for key in known}}
     rows = finetuned.table(list(known.values()), best)
     write_atomic(args.out / "table.csv", finetuned.as_csv(rows))
     if args.json:

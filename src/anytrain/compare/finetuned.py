@@ -46,14 +46,18 @@ class Mean:
 def table(points: Sequence[Point], chosen: Mapping[str, float | None]) -> list[dict[str, Any]]:
     """A row for every base before fine-tuning and at every rate; the chosen one has its seeds.
 
-    A row that has no seeds to report (all but the chosen) has only what it was chosen by.
+    A row that has no seeds to report (all but the chosen) has only what it was chosen by; one whose
+    rate was chosen elsewhere has seeds alone.
     """
     rows = []
     for base in chosen:
         own = [p for p in points if p["base"] == base]
         first = [p for p in own if p["phase"] == "before"]
-        tuned = sorted((p for p in own if p["phase"] == "tune"), key=lambda p: float(p["lr"]))
-        for point in [*first, *tuned]:
+        tuned = {p["lr"]: p for p in own if p["phase"] == "tune"}
+        untuned = {p["lr"]: dict(p, selection_loss=None, selection_score=None)
+                   for p in own if p["phase"] == "report"}  # fmt: skip
+        by_rate = untuned | tuned
+        for point in [*first, *(by_rate[rate] for rate in sorted(by_rate))]:
             best = point["lr"] is not None and point["lr"] == chosen[base]
             seeds = [p for p in own if p["phase"] == "report" and p["lr"] == chosen[base]]
             found = first if point["lr"] is None else seeds if best else []

@@ -120,6 +120,16 @@ class Points:
         append_line(self.path / "points.jsonl", point)
 
 
+def chosen_in(path: Path, metric: str) -> float:
+    """The rate that a sweep of one base chose. Raises UserError where there is no such one."""
+    points = Points(path).read() if path.is_dir() else {}
+    bases = {key.base for key in points}
+    rate = chosen(points, bases.pop(), metric) if len(bases) == 1 else None
+    if rate is None:
+        raise UserError(f"--lr-of {path}: a sweep of one base that chose a rate is valid")
+    return rate
+
+
 def chosen(points: Mapping[Key, Point], base: str, metric: str) -> float | None:
     """The rate of the seed-0 point that is best on the selection part; None where all diverged.
 

@@ -6,7 +6,7 @@ base, by the downstream metric. Points do not depend on each other: a sweep that
 on with those that are missing, and gives the same table.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
@@ -41,6 +41,11 @@ class Plan:
     keep: Keep = "chosen"
     retention: Path | None = None  # a prepared corpus, to see what is forgotten
     drop_long: bool = False
+    given: float | None = None  # a rate that was chosen elsewhere, in place of `rates`
+
+    def rate(self, points: Mapping[Key, Point], base: str) -> float | None:
+        """Of the report."""
+        return self.given or chosen(points, base, self.settings.metric)
 
 
 class Sweep:
@@ -60,7 +65,7 @@ class Sweep:
             at_work.point(Key(base.name), "before")
             for rate in self.plan.rates:
                 at_work.point(Key(base.name, rate, 0), "tune")
-            rate_chosen = chosen(self.points.read(), base.name, self.plan.settings.metric)
+            rate_chosen = self.plan.rate(self.points.read(), base.name)
             if rate_chosen is None:
                 self.say(f"{base.name}: diverged at every rate; a lower --lr is worth trying")
                 continue

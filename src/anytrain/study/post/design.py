@@ -37,6 +37,7 @@ data = "data/pairs/arithmetic.jsonl"
 
 [finetune]
 lr = [1e-4, 3e-4, 1e-3]            # a task may have an lr of its own
+tune = "every seed"                # or "first seed": its rates are taken for the others
 
 [sharpness]
 probes = 50
@@ -127,6 +128,7 @@ class Finetune:
     """The sweep that every base goes through on every task."""
 
     lr: list[float]
+    tune: Literal["every seed", "first seed"] = "every seed"  # of pre-training
     settings: dict[str, Any] = field(default_factory=dict)  # `anytrain finetune`'s option -> value
 
     def __post_init__(self) -> None:
@@ -216,6 +218,10 @@ class Design:
         if found.unit != "tokens":
             raise UserError(f"{self.path}: {what} = {text!r}; tokens are valid, as 8M-tokens")
         return found
+
+    def tuned_by(self, seed: int) -> int:
+        """The seed that chooses the rates of a seed's fine-tuning."""
+        return self.table.seeds[0] if self.table.finetune.tune == "first seed" else seed
 
     def ends(self, name: str) -> Quantity:
         """Tokens that a base has seen."""

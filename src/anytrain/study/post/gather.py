@@ -72,7 +72,10 @@ def results(study: PostStudy) -> PostResults:
                 folder = study.out / "finetuned" / task / f"{name}-s{seed}"
                 points = Points(folder).read()
                 losses += _known(p for p in points.values() if p["phase"] == "before")
-                outcomes += _outcomes(name, seed, task, how.metric, points)
+                choosing = points
+                if (by := design.tuned_by(seed)) != seed:
+                    choosing = Points(folder.with_name(f"{name}-s{by}")).read()
+                outcomes += _outcomes(name, seed, task, how.metric, points, choosing)
             traces = {record["data"]: record["trace"] for record in
                       read_lines(study.out / "sharpness" / f"{name}-s{seed}.jsonl")}  # fmt: skip
             tasks = {task: traces.pop(how.data)["mean"] for task, how in table.tasks.items()
@@ -101,13 +104,16 @@ def _known(points: Iterable[Point]) -> list[float]:
 
 
 def _outcomes(
-    base: str, seed: int, task: str, metric: str, points: Mapping[Key, Point]
-) -> Iterator[Outcome]:
+    base: str, seed: int, task: str, metric: str, points: Mapping[Key, Point],
+    choosing: Mapping[Key, Point],
+) -> Iterator[Outcome]:  # fmt: skip
     """The outcome of one sweep, once a seed is there at the rate that is the best now.
+
+    The rate is chosen by the points of `choosing`, the same ones or another seed's.
 
     A sweep that rates were added to has reports at rates that were the best before.
     """
-    best = {chosen(points, key.base, metric) for key in points}
+    best = {chosen(choosing, key.base, metric) for key in choosing}
     reported = [p for key, p in points.items()
                 if p["phase"] == "report" and not p["diverged"] and key.lr in best]  # fmt: skip
     if not reported:
@@ -139,7 +145,8 @@ def _facts(design: Design) -> dict[str, str]:
     return {
         "model": ", ".join(f"{key} {value}" for key, value in recipe.table()["model"].items()),
         "pre-training": f"{tokens(design.tokens.amount)} tokens of {recipe.data.path}",
-        "fine-tuning rates": ", ".join(f"{rate:g}" for rate in table.finetune.lr),
+        "fine-tuning rates": ", ".join(f"{rate:g}" for rate in table.finetune.lr)
+        + f", chosen on {table.finetune.tune}",
         **{f"task {name}": _task(how) for name, how in table.tasks.items()},
     }
 

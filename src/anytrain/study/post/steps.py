@@ -112,10 +112,13 @@ def _uses(design: Design, out: Path, name: str, seed: int) -> Iterator[Step]:
     what = weights(design, out, name, seed)
     corpus = design.recipe(_root(design, name), seed).data.path
     # every task in one process: what fine-tuning imports takes longer than a small sweep
-    sweeps = tuple(_sweep(design, out, f"{name}-s{seed}", task, what, corpus)
+    by = design.tuned_by(seed)
+    sweeps = tuple(_sweep(design, out, f"{name}-s{seed}", task, what, corpus,
+                          None if by == seed else f"{name}-s{by}")
                    for task in table.tasks)  # fmt: skip
+    tuned = () if by == seed else (f"tune-{name}-s{by}",)
     # after every base, before curvature
-    yield Step(f"tune-{name}-s{seed}", sweeps, needs, rank=1.0)
+    yield Step(f"tune-{name}-s{seed}", sweeps, (*needs, *tuned), rank=1.0)
     if (measure := table.sharpness) is not None and corpus is not None:
         how_much = ("--probes", str(measure.probes), "--tokens", measure.tokens, "--out")
         also = tuple(how.data for how in table.tasks.values()) if measure.tasks else ()
@@ -130,16 +133,19 @@ def _uses(design: Design, out: Path, name: str, seed: int) -> Iterator[Step]:
 
 
 def _sweep(
-    design: Design, out: Path, base: str, task: str, what: str, corpus: str | None
+    design: Design, out: Path, base: str, task: str, what: str, corpus: str | None, by: str | None
 ) -> tuple[str, ...]:
-    """Fine-tuning on one task, at every rate."""
+    """Fine-tuning on one task, at every rate, or at the rate that was chosen for `by`."""
     how, finetune = design.table.tasks[task], design.table.finetune
     options = {**finetune.settings, **how.settings}
     if corpus is not None:
         options.setdefault("retention", corpus)
-    rates = ",".join(f"{rate:g}" for rate in how.lr or finetune.lr)
-    return ("finetune", what, "--data", how.data, "--metric", how.metric, "--lr", rates,
-            "--out", str(out / "finetuned" / task / base), *_options(options))  # fmt: skip
+    folder = out / "finetuned" / task
+    rates = ("--lr", ",".join(f"{rate:g}" for rate in how.lr or finetune.lr))
+    if by is not None:
+        rates = ("--lr-of", str(folder / by))
+    return ("finetune", what, "--data", how.data, "--metric", how.metric, *rates,
+            "--out", str(folder / base), *_options(options))  # fmt: skip
 
 
 def _root(design: Design, name: str) -> str:
