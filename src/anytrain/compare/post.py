@@ -129,7 +129,7 @@ def loss_minus(
 
 def _loss(results: PostResults, base: str, seed: int) -> float | None:
     found = results.before(base, seed)
-    return found and found.loss
+    return None if found is None else found.loss
 
 
 def best(results: PostResults, kind: Kind, among: Iterable[str] | None = None) -> str | None:
