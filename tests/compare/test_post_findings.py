@@ -5,11 +5,13 @@ from statistics import fmean
 
 import pytest
 
+from anytrain.compare.paired import over_seeds
 from anytrain.compare.post import (
     against,
     answers,
     best,
     correlation,
+    decimals,
     forgetting,
     leave_one_out,
     loss_minus,
@@ -71,6 +73,15 @@ def test_a_mean_of_bases_is_of_the_seeds_that_all_of_them_have() -> None:
     assert fewer is not None
     assert fewer.seeds == both.seeds - 1
     assert minus_means(whole, ["wso"], []) is None
+
+
+def test_decimals_of_points() -> None:
+    """By the width of intervals; from one seed by what there is."""
+    assert decimals([over_seeds([0.50, 0.501, 0.502])]) == 2
+    assert decimals([over_seeds([0.50, 0.55, 0.60]), None]) == 1
+    assert decimals([over_seeds([0.001])]) == 2
+    assert decimals([over_seeds([0.5])]) == 1
+    assert decimals([None]) == 1
 
 
 def test_a_base_without_every_task_is_not_compared() -> None:

@@ -315,6 +315,8 @@ def _recovered(results: PostResults) -> Answer:
 
 
 def decimals(found: Iterable[Interval | None]) -> int:
-    """Of points: two where intervals are typically narrower than half a point, else one."""
-    halves = [100 * one.half for one in found if one is not None and one.half is not None]
-    return 2 if halves and median(halves) < 0.5 else 1
+    """Of points: two where intervals, or from one seed the numbers, are typically below a half."""
+    known = [one for one in found if one is not None]
+    sizes = [100 * one.half for one in known if one.half is not None]
+    sizes = sizes or [100 * abs(one.mean) for one in known]
+    return 2 if sizes and median(sizes) < 0.5 else 1
