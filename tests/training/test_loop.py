@@ -167,7 +167,11 @@ def test_muon_takes_the_hidden_matrices(corpus: Path) -> None:
 
 
 def test_adamw_is_pytorchs(corpus: Path) -> None:
-    """Three steps of ours and of the plain loop: an ulp of a step apart, of PyTorch's rounding."""
+    """Each step of ours and of the plain loop, from the same weights: ulps of a step apart.
+
+    From the same weights, because a gradient of them is ill-conditioned: one ulp of difference
+    after a step is any number of ulps after the next, as many as the processor's kernels make it.
+    """
     settings = recipe(corpus, optimizer={"kind": "adamw", "weight_decay": 0.1})
     tiny, plain = Tiny.begin(settings), Tiny.begin(settings)
     model, schedule = plain.run.model, settings.built_schedule()
@@ -177,7 +181,7 @@ def test_adamw_is_pytorchs(corpus: Path) -> None:
         [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
         betas=(0.9, 0.95), fused=True,
     )  # fmt: skip
-    for step in range(1, 4):
+    for step in range(1, 5):
         batch = torch.from_numpy(plain.data.batch(4 * (step - 1), 4))
         model.loss(batch[:, :-1], batch[:, 1:]).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -185,10 +189,13 @@ def test_adamw_is_pytorchs(corpus: Path) -> None:
             group["lr"] = schedule(step)
         optimizer.step()
         optimizer.zero_grad()
-    tiny.take(3)
-    ours = dict(tiny.run.model.named_parameters())
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(ours[name], parameter, rtol=1e-6, atol=1e-8)
+        tiny.take(1)
+        ours = dict(tiny.run.model.named_parameters())
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(
+                ours[name], parameter, rtol=2**-22, atol=schedule(step) / 2**20
+            )
+        model.load_state_dict(tiny.run.model.state_dict())
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon", "sgd", "schedule_free"])
