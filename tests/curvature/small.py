@@ -61,7 +61,9 @@ def dense_hessian(model: Decoder, found: Objective) -> Tensor:
         return torch.stack(parts).sum() / sum(batch.counted for batch in found.batches)
 
     start = torch.cat([p.detach().flatten() for p in model.parameters()])
-    hessian: Tensor = torch.autograd.functional.hessian(loss, start)  # type: ignore[no-untyped-call]
+    hessian: Tensor = torch.autograd.functional.hessian(  # type: ignore[no-untyped-call]
+        loss, start, vectorize=True
+    )
     return hessian
 
 
@@ -72,13 +74,13 @@ def dense_gauss_newton(model: Decoder, parts: Sequence[Batch]) -> Tensor:
     total, count = torch.zeros(len(start), len(start), dtype=torch.float64), 0
     for batch in parts:
         jacobian = torch.autograd.functional.jacobian(  # type: ignore[no-untyped-call]
-            lambda flat, b=batch: _logits(model, b, flat).flatten(0, 1), start
+            lambda flat, b=batch: _logits(model, b, flat).flatten(0, 1), start, vectorize=True
         )
         p = _logits(model, batch, start).flatten(0, 1).softmax(-1)
-        for n in (batch.targets.flatten() != -100).nonzero()[:, 0]:
-            inner = torch.diag(p[n]) - torch.outer(p[n], p[n])
-            total += jacobian[n].T @ inner @ jacobian[n]
-            count += 1
+        kept = batch.targets.flatten() != -100
+        inner = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+        total += jacobian[kept].flatten(0, 1).T @ (inner @ jacobian)[kept].flatten(0, 1)
+        count += int(kept.sum())
     return total / count
 
 

@@ -12,7 +12,7 @@ import torch
 from anytrain.curvature.pages import keep_pages
 if "keep" in sys.argv:
     assert keep_pages()
-for _ in range(3):  # until the heap has room for one beside whatever it is aligned behind
+for _ in range(8):  # until the heap has room for one beside whatever it is aligned behind
     torch.ones(2**24)  # 64 MiB
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4):
@@ -29,4 +29,4 @@ def test_large_tensors_take_the_same_pages_again() -> None:
         return int(done.stdout)
 
     kept, given_back = faults("keep"), faults()
-    assert kept < 100 < given_back
+    assert 100 * kept < given_back
