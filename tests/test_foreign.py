@@ -185,8 +185,10 @@ def test_a_merge_in_its_own_layout(code: str, tmp_path: Path) -> None:
     assert {p.name: p.read_bytes() for p in paths[-1].iterdir()} == before
     found, last = load(tmp_path / "m", state(9, dtype)), state(3, dtype)
     for name in ("embed.weight", "norm.weight", "scale", "large"):
-        inputs = [state(seed, dtype)["model"][name] for seed in (1, 2, 3)]
-        assert worst(found["model"][name], weighted(weights, inputs), code) <= 1.0
+        of = slice(None) if name != "large" else slice(None, None, 61)  # fractions are slow
+        inputs = [state(seed, dtype)["model"][name].flatten()[of] for seed in (1, 2, 3)]
+        merged = found["model"][name].flatten()[of]
+        assert worst(merged, weighted(weights, inputs), code) <= 1.0
     for name in ("rope.inv_freq", "ids", "none"):
         assert torch.equal(found["model"][name], last["model"][name])
     assert torch.equal(found["optimizer"]["state"]["embed.weight"]["exp_avg"],

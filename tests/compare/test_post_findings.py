@@ -5,12 +5,11 @@ from statistics import fmean
 
 import pytest
 
+from anytrain.compare.correlation import against, correlation, pearson
 from anytrain.compare.paired import over_seeds
 from anytrain.compare.post import (
-    against,
     answers,
     best,
-    correlation,
     decimals,
     forgetting,
     leave_one_out,
@@ -18,7 +17,6 @@ from anytrain.compare.post import (
     members,
     minus,
     minus_means,
-    pearson,
 )
 from tuned import KINDS, results
 

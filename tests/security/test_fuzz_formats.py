@@ -17,6 +17,7 @@ from anytrain.converting import opened
 from anytrain.data import token_sources
 from anytrain.data.formats import Skipped
 from anytrain.data.tokenizer import Vocabulary, parse
+from anytrain.errors import UserError
 from checkpoints import LLAMA, lit_config, lit_weights, nano_weights, save_lit, save_nano
 from token_files import array, mds, megatron
 
@@ -107,7 +108,7 @@ def lit(folder: Path) -> Path:
     return save_lit(folder / "lit", lit_config(LLAMA), lit_weights(LLAMA, False)[1])
 
 
-@cases(300)
+@cases(120)  # PyYAML takes a second for what is deep or wide
 @given(data=st.data())
 def test_litgpt(data: st.DataObject, lit: Path) -> None:
     """Its table, damaged as text and by odd values; JSON is YAML too."""
@@ -117,3 +118,12 @@ def test_litgpt(data: st.DataObject, lit: Path) -> None:
     changed = data.draw(st.one_of(damaged_bytes(file.read_bytes()), damaged_json(as_json)))
     with put(file, changed):
         survives(lambda: read_model(lit))
+
+
+@pytest.mark.parametrize("value", ["2001-99-99", "0x_", "!!int ''", "!!timestamp x", "!!bool x"])
+def test_scalars_that_pyyaml_fails_on(value: str, lit: Path) -> None:
+    """With whatever its code runs into: ValueError, IndexError, AttributeError, KeyError."""
+    file = lit / "model_config.yaml"
+    damaged = file.read_bytes() + f"\nname: {value}\n".encode()
+    with put(file, damaged), pytest.raises(UserError, match=r"config\.yaml cannot be read: "):
+        read_model(lit)

@@ -92,8 +92,9 @@ def _config(file: Path) -> dict[str, Any]:
         raise missing_extra("PyYAML", "transformers", str(file)) from error
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # of damaged dates, numbers and tags PyYAML says anything
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{file} cannot be read: {said}") from error
     if not isinstance(found, dict):
         raise UserError(f"{file} is damaged: it holds no table")
     return found

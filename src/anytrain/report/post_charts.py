@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Literal
 
+from anytrain.compare.correlation import Point, against, correlation
 from anytrain.compare.paired import Interval
 from anytrain.compare.post import (
     Kind,
-    Point,
     PostResults,
-    against,
-    correlation,
     decimals,
     forgetting,
     minus,

@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
+from anytrain.compare.correlation import Correlation, correlation, task_correlation
 from anytrain.compare.paired import Interval, over_seeds
 from anytrain.compare.post import (
-    Correlation,
     PostResults,
     answers,
     best,
-    correlation,
     decimals,
     forgetting,
     leave_one_out,
@@ -17,7 +16,6 @@ from anytrain.compare.post import (
     minus,
     minus_means,
     per_seed,
-    task_correlation,
 )
 from anytrain.report.key_figures import KeyFigure
 from anytrain.report.post_charts import differences, forgotten, rates, scatter
