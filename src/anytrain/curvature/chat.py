@@ -70,26 +70,33 @@ def chat(
         counted += sum(rows[number].learnt[1:])
         if counted >= tokens:
             break
-    return padded(chosen, size)
+    return padded(chosen, size * (length + 1))
 
 
-def padded(rows: Sequence[Marked], size: int = 8) -> list[Batch]:
-    """Batches of `size` rows, each filled up to its longest with what does not count.
+def padded(rows: Sequence[Marked], most: int) -> list[Batch]:
+    """Batches of at most `most` numbers, or of one row: rows of like length beside each other.
 
-    Attention is causal, so that what stands after a row changes nothing in it.
+    Each is filled up to its longest row with what does not count; attention is causal, so that what
+    stands after a row changes nothing in it. A hundred questions of ten tokens take one pass.
     """
-    batches = []
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        width = max(len(row.ids) for row in part)
-        ids = torch.zeros(len(part), width, dtype=torch.int64)
-        targets = torch.full((len(part), width), IGNORED)
-        for place, row in enumerate(part):
-            here = torch.tensor(list(row.ids))  # (T,)
-            ids[place, : len(here)] = here
-            targets[place, : len(here)] = here.where(torch.tensor(list(row.learnt)) > 0, IGNORED)
-        batches.append(Batch(ids[:, :-1], targets[:, 1:]))
-    return batches
+    batches, part = [], list[Marked]()
+    for row in sorted(rows, key=lambda row: len(row.ids)):  # the last of a batch is its longest
+        if part and (len(part) + 1) * len(row.ids) > most:
+            batches.append(_batch(part))
+            part = []
+        part.append(row)
+    return [*batches, _batch(part)]
+
+
+def _batch(rows: Sequence[Marked]) -> Batch:
+    width = max(len(row.ids) for row in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    targets = torch.full((len(rows), width), IGNORED)
+    for place, row in enumerate(rows):
+        here = torch.tensor(list(row.ids))  # (T,)
+        ids[place, : len(here)] = here
+        targets[place, : len(here)] = here.where(torch.tensor(list(row.learnt)) > 0, IGNORED)
+    return Batch(ids[:, :-1], targets[:, 1:])
 
 
 def _encoded(path: Path, tokenizer_file: Path, eot: int) -> Iterator[Marked]:
