@@ -31,7 +31,7 @@ class Faked:
         self.during: Callable[[Job], None] = lambda job: None
         self.closed = 0
 
-    def submit(self, argv: Sequence[str], log: Path) -> "Future[int]":
+    def submit(self, argv: Sequence[str], log: Path, rank: float = 0.0) -> "Future[int]":
         assert not self.closed
         assert list(argv[:5]) == [sys.executable, "-m", "anytrain", "study", "--out"]
         assert Path(argv[5]) == self.study.out.resolve()
@@ -169,9 +169,9 @@ def test_a_job_that_breaks_its_executor_does_not_hold_up_the_others(study: Study
     bad = next(job for job in study.plan.jobs.values() if "cosine" in job.name)
 
     class Broken(Faked):
-        def submit(self, argv: Sequence[str], log: Path) -> "Future[int]":
+        def submit(self, argv: Sequence[str], log: Path, rank: float = 0.0) -> "Future[int]":
             if argv[-1] != bad.name:
-                return super().submit(argv, log)
+                return super().submit(argv, log, rank)
             future: Future[int] = Future()
             future.set_exception(RuntimeError("the node is gone"))
             return future

@@ -76,6 +76,21 @@ def test_local(tmp_path: Path) -> None:
         made.submit(["true"], tmp_path / "x")
 
 
+def test_the_highest_rank_begins_first(tmp_path: Path) -> None:
+    """Also what is submitted after lower ranks that wait; of equals, the first."""
+    executor, order = Local(slots=1), tmp_path / "order"
+    first = executor.submit(python("import time; time.sleep(0.5)"), tmp_path / "log")
+    says = f"import sys; open({str(order)!r}, 'a').write(sys.argv[1])"
+    ranks = {"a": 0.0, "b": 2.0, "c": 0.0, "d": 7.5, "e": 2.0}
+    rest = [
+        executor.submit([*python(says), name], tmp_path / "log", rank)
+        for name, rank in ranks.items()
+    ]
+    assert [future.result() for future in (first, *rest)] == [0] * 6
+    executor.close()
+    assert order.read_text() == "dbeac"
+
+
 def test_what_waits_is_dropped_and_what_runs_ends_by_itself(tmp_path: Path) -> None:
     made = Local(1)
     first = made.submit(python(SAVES), tmp_path / "first.log")

@@ -21,6 +21,11 @@ class Work(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def rank(self) -> float:
+        """Of what waits for a free place, the highest begins first."""
+        ...
+
     def to_json(self) -> dict[str, Any]:
         """What that process reads."""
         ...
@@ -88,7 +93,8 @@ def _submit(
     under_way = {job.name for job in running.values()}
     for job in study.ready():
         if job.name not in under_way and job.name not in failed:
-            running[executor.submit(command(study, job), log(study, job))] = job
+            future = executor.submit(command(study, job), log(study, job), job.rank)
+            running[future] = job
 
 
 def command(study: Conducted[W], job: W) -> list[str]:

@@ -61,6 +61,11 @@ class Job:
             return 0
         return self.until - (self.leave.begins if self.leave else 0)
 
+    @property
+    def rank(self) -> float:
+        """The longest begins first."""
+        return self.cost
+
     def to_json(self) -> dict[str, Any]:
         """What the process that trains it reads."""
         leave = None if self.leave is None else vars(self.leave)

@@ -21,8 +21,11 @@ __all__ = ["Executor", "Local", "Ray", "Slurm", "executor"]
 class Executor(Protocol):
     """Runs whole commands somewhere. The working directory and the files are shared."""
 
-    def submit(self, argv: Sequence[str], log: Path) -> "Future[int]":
-        """Run one command, its output appended to `log`; its exit status, −N for signal N."""
+    def submit(self, argv: Sequence[str], log: Path, rank: float = 0.0) -> "Future[int]":
+        """Run one command, its output appended to `log`; its exit status, −N for signal N.
+
+        Of those that wait, the highest rank begins first where the queue is the executor's own.
+        """
         ...
 
     def close(self) -> None:

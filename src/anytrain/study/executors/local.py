@@ -1,13 +1,14 @@
 """This machine: a few slots, each with cores of its own, or with a GPU."""
 
 import atexit
+import itertools
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -42,7 +43,11 @@ class Local:
     slots: int | None = None
     threads: int | None = None  # of a command; None: the cores of its slot
 
-    _waiting: deque[tuple[list[str], Path, "Future[int]"]] = field(init=False, repr=False)
+    # (−rank, number of the submission, and what it was): the heap's least is the next
+    _waiting: list[tuple[float, int, list[str], Path, "Future[int]"]] = field(
+        init=False, repr=False
+    )
+    _numbers: Iterator[int] = field(init=False, repr=False)
     _running: dict[int, Command] = field(init=False, repr=False)  # slot -> its command
     _stopping: bool = field(init=False, repr=False, default=False)
 
@@ -50,7 +55,7 @@ class Local:
         for name, value in (("slots", self.slots), ("threads", self.threads)):
             if value is not None and value < 1:
                 raise ValueError(f"local:{name} = {value}; 1 or more is valid")
-        self._waiting, self._running = deque(), {}
+        self._waiting, self._numbers, self._running = [], itertools.count(), {}
         # re-entrant: a signal's handler may come while this very thread holds it
         self._changed = threading.Condition(threading.RLock())
         self._workers = [
@@ -67,13 +72,13 @@ class Local:
                 self._before[number] = signal.signal(number, self._interrupted)
         atexit.register(self.close)  # where nobody else does
 
-    def submit(self, argv: Sequence[str], log: Path) -> "Future[int]":
-        """Run a command when a slot is free."""
+    def submit(self, argv: Sequence[str], log: Path, rank: float = 0.0) -> "Future[int]":
+        """Run a command when a slot is free and no higher rank waits; of equals, in turn."""
         future: Future[int] = Future()
         with self._changed:
             if self._stopping:
                 raise RuntimeError("this executor is closed")
-            self._waiting.append((list(argv), log, future))
+            heappush(self._waiting, (-rank, next(self._numbers), list(argv), log, future))
             self._changed.notify()
         return future
 
@@ -98,7 +103,7 @@ class Local:
                     self._changed.wait()
                 if self._stopping:
                     return
-                argv, log, future = self._waiting.popleft()
+                _, _, argv, log, future = heappop(self._waiting)
                 if not future.set_running_or_notify_cancel():
                     continue
                 try:
@@ -116,7 +121,7 @@ class Local:
         with self._changed:
             first, self._stopping = not self._stopping, True
             while self._waiting:
-                self._waiting.popleft()[2].cancel()
+                self._waiting.pop()[-1].cancel()
             for command in self._running.values() if first else ():
                 command.signal(signal.SIGTERM)
             self._changed.notify_all()
