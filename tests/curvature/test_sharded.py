@@ -41,7 +41,7 @@ before = objective.weights()
 value = objective.value()
 trace = hutchinson(Difference(objective), 4)
 moved = []
-with objective.displaced() as put:
+with objective.displaced() as (_, put):
     for scale in (1.1, 0.9):
         put(before * scale)
         moved.append(objective.value())

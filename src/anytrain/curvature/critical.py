@@ -38,9 +38,8 @@ def critical(objective: Objective, update: Tensor, first: float = 1e-2) -> Criti
         raise UserError("the update is zero; a direction is valid")
     u, passes = update / length, 1
     low, high = 0.0, 0.0  # steps known to be below and above
-    with objective.displaced() as put:
-        here, level = objective.weights(), objective.value()
-        step = first
+    with objective.displaced() as (here, put):
+        level, step = objective.value(), first
         while passes < _PASSES:
             put(here - step * u)
             passes += 1
@@ -91,8 +90,8 @@ def noise(
     if not sigmas or not all(sigma > 0 for sigma in sigmas):
         raise UserError(f"noise = {sigmas}; relative amounts above 0 are valid")
     found: dict[float, list[float]] = {sigma: [] for sigma in sigmas}
-    with objective.displaced() as put:
-        here, level = objective.weights(), objective.value()
+    with objective.displaced() as (here, put):
+        level = objective.value()
         scale = _scale(objective, here)
         for number in range(draws):
             xi = objective.direction(number, seed) * scale

@@ -130,14 +130,13 @@ class Difference:
     def _at(self, v: Tensor, step: float) -> tuple[Tensor, Tensor]:
         """In few passes over memory, as each is of the size of the weights."""
         objective = self.objective
-        with objective.displaced() as put:
-            here = objective.weights()
+        with objective.displaced() as (here, put):
             length = objective.norm(v)
             epsilon = step * objective.norm(here) / length if length else 1.0
             above = torch.add(here, v, alpha=epsilon)
             put(above)
             slope = objective.gradient()
-            below = here.sub_(v, alpha=epsilon)
+            below = torch.sub(here, v, alpha=epsilon)
             put(below)
             slope -= objective.gradient()
         return above.sub_(below).div_(2 * epsilon), slope.div_(2 * epsilon)

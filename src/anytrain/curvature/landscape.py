@@ -27,8 +27,7 @@ def plane(objective: Objective, first: Tensor, second: Tensor | None, at: Sequen
     if len(at) < 2:
         raise UserError(f"{len(at)} points of a slice; 2 or more are valid")
     rows = []
-    with objective.displaced() as put:
-        here = objective.weights()
+    with objective.displaced() as (here, put):
         for t in (0.0,) if second is None else at:
             start = here if second is None else here + t * second
             row = []

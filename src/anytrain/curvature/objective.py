@@ -20,6 +20,8 @@ from anytrain.errors import UserError
 from anytrain.models.cross_entropy import IGNORED, plain_cross_entropy
 from anytrain.models.decoder import Decoder
 
+_BLOCK = 2**18  # numbers that fp32 adds up to 1e-6
+
 
 class Batch(NamedTuple):
     """Some sequences and what they should predict."""
@@ -118,9 +120,9 @@ class Objective:
         return float(self.summed(a.double() @ b.double()))
 
     def norm(self, a: Tensor) -> float:
-        """‖a‖ over all shards, without a copy in fp64 as `dot` makes."""
-        total = torch.linalg.vector_norm(a, dtype=torch.float64).square()
-        return sqrt(float(self.summed(total)))
+        """‖a‖ over all shards, to 1e-6: fp32 by blocks, without a copy in fp64 as `dot` makes."""
+        squares = torch.stack([block.dot(block) for block in a.split(_BLOCK)])
+        return sqrt(float(self.summed(squares.double().sum())))
 
     def summed(self, value: Tensor) -> Tensor:
         """The sum over the processes that hold one copy of the weights between them."""
@@ -162,17 +164,17 @@ class Objective:
     # --- the loss at other weights --------------------------------------------------------
 
     @contextmanager
-    def displaced(self) -> Iterator[Callable[[Tensor], None]]:
-        """A function that sets the parameters; on every exit they are what they were, to the bit.
+    def displaced(self) -> Iterator[tuple[Tensor, Callable[[Tensor], None]]]:
+        """The weights, and a function that sets them; on every exit they are as before, to the bit.
 
-        with objective.displaced() as put:
-            put(weights + step)
+        with objective.displaced() as (here, put):
+            put(here + step)
         """
-        before = self.weights()
+        here = self.weights()
         try:
-            yield self._put
+            yield here, self._put
         finally:
-            self._put(before)
+            self._put(here)
 
     @torch.no_grad()
     def _put(self, vector: Tensor) -> None:
