@@ -3,7 +3,8 @@
 python experiments/0007-wso/pairs.py FOLDER [--debs DIR] [--wheels DIR] [--seed 0]
 
 Writes FOLDER/{gloss,doctest,docstring,arithmetic}.jsonl, a row `{"messages": [user, assistant]}` a
-line, each row once, and SAMPLE rows of the two large ones as FOLDER/{gloss,doctest}-sample.jsonl.
+line, each row once, SAMPLE rows of the two large ones as FOLDER/{gloss,doctest}-sample.jsonl, and
+HELD others as -held.jsonl, to choose and to report on: of four answers, one in 1,500 rows is 0.07%.
 `gloss`: words of WordNet and what they mean. `doctest`: an example in a docstring of Python's
 standard library or of PACKAGES and what it prints. `docstring`: the first line of a docstring and
 the head of its function. `arithmetic`: sums and products. README.md says how many and under which
@@ -27,6 +28,7 @@ from pathlib import Path
 LONGEST = 240  # bytes of a row: it has to fit the context of a small model
 SUMS = 40_000
 SAMPLE = 5_000
+HELD = 2_000
 PACKAGES = (  # BSD-3-Clause where README.md does not say otherwise
     *("sympy", "music21", "pandas", "scipy", "numpy", "jax", "networkx", "biopython", "polars"),
     *("scikit-learn", "mpmath", "nltk", "dask"),
@@ -147,12 +149,15 @@ def write(path: Path, pairs: Iterator[Pair]) -> int:
 
 
 def sample(path: Path, seed: int) -> None:
-    """SAMPLE of its rows, in their order."""
+    """SAMPLE of its rows, and HELD of the rest, in their order."""
     with path.open(encoding="utf-8") as file:
         rows = list(file)
-    kept = sorted(random.Random(seed).sample(range(len(rows)), SAMPLE))
-    text = "".join(rows[i] for i in kept)
-    path.with_name(f"{path.stem}-sample.jsonl").write_text(text, encoding="utf-8")
+    chance = random.Random(seed)
+    kept = chance.sample(range(len(rows)), SAMPLE)
+    left = sorted(set(range(len(rows))) - set(kept))
+    for name, numbers in (("sample", kept), ("held", chance.sample(left, HELD))):
+        text = "".join(rows[i] for i in sorted(numbers))
+        path.with_name(f"{path.stem}-{name}.jsonl").write_text(text, encoding="utf-8")
 
 
 def wordnet(folder: Path, debs: Path) -> Path:

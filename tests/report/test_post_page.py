@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from anytrain.compare.post import PostResults
 from anytrain.report import chart_matplotlib, study_page
 from anytrain.report.post_sections import headline, key_figures, sections
+from anytrain.study.post.reporting import rows
 from tuned import results
 
 pytest.importorskip("matplotlib")
@@ -53,6 +55,9 @@ def test_the_traces_on_the_tasks_rows() -> None:
     assert table.notes[0].startswith(
         "On the rows of a, r with its score is −1.00, n = 4, p < 0.001"
     )
+    tidy = [row["task_trace"] for row in rows(results()) if row["task"] == "a"]
+    assert fmean(tidy[:3]) == pytest.approx(0.5, abs=0.05)  # wso's, a seed each
+    assert len(tidy) == 4 * 3
     bare = tuple(replace(p, task_traces={}) for p in results().pretrained)
     (section,) = [part for part in sections(replace(results(), pretrained=bare), "again")
                   if part.title == "Sharpness"]  # fmt: skip

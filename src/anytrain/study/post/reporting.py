@@ -15,7 +15,7 @@ from anytrain.study.post.conducted import PostStudy
 from anytrain.study.post.gather import results
 
 COLUMNS = ("base", "kind", "seed", "task", "lr", "score", "retention", "loss", "trace",
-           "trace_stderr")  # fmt: skip
+           "trace_stderr", "task_trace")  # fmt: skip
 
 
 def rows(found: PostResults) -> Iterator[dict[str, Any]]:
@@ -28,6 +28,7 @@ def rows(found: PostResults) -> Iterator[dict[str, Any]]:
             "retention": outcome.retention, "loss": before.loss if before else None,
             "trace": before.trace if before else None,
             "trace_stderr": before.trace_stderr if before else None,
+            "task_trace": before.task_traces.get(outcome.task) if before else None,
         }  # fmt: skip
 
 
