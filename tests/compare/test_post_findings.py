@@ -99,7 +99,7 @@ def test_one_task_that_carries_the_difference() -> None:
         for o in whole.outcomes
     ))  # fmt: skip
     every = minus(carried, "wso", "cosine")
-    rest = leave_one_out(carried, "wso", "cosine")
+    rest = leave_one_out(carried, ["wso"], ["cosine"])
     assert every is not None
     assert every.mean < 0 < rest["b"].mean
     assert rest["a"].mean < 0

@@ -64,6 +64,19 @@ def test_the_traces_on_the_tasks_rows() -> None:
     assert section.tables[0].columns == ("base", "pre-training text", "standard error over probes")
 
 
+def test_differences_to_the_mean_of_the_decayed() -> None:
+    """Task by task and leaving tasks out, which chooses nothing; averaged ones also together."""
+    two = replace(results(), bases={**results().bases, "wso": "averaged"})
+    (section,) = [part for part in sections(two, "again") if part.title.startswith("Loss before")]
+    _, by_task, without = section.tables
+    assert by_task.columns == ("base", "a", "b", "all tasks")
+    assert without.columns == ("base", "all tasks", "without a", "without b")
+    for table in (by_task, without):
+        assert [row[0].text for row in table.rows] == [*two.bases, "mean of 2 averaged"]
+        # made up as (0.50 + 0.49)/2 − (0.44 + 0.46)/2
+        assert all(cell.text.startswith("+4.5") for cell in table.rows[-1][1:])
+
+
 def test_the_paper_s_differences_are_beside_ours() -> None:
     arms = {"wso": "WSO", "cosine": "Cosine a=0.1", "wsd": "WSD a=0.1"}
     for found in (replace(results(), arms=arms), replace(results((1,)), arms=arms)):

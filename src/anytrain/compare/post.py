@@ -140,12 +140,14 @@ def best(results: PostResults, kind: Kind, among: Iterable[str] | None = None) -
     return max(scored, key=scored.__getitem__) if scored else None
 
 
-def leave_one_out(results: PostResults, base: str, other: str) -> dict[str, Interval]:
-    """`minus` without each task in turn: whether one task carries it."""
+def leave_one_out(
+    results: PostResults, bases: Sequence[str], others: Sequence[str]
+) -> dict[str, Interval]:
+    """`minus_means` without each task in turn: whether one task carries it."""
     found = {}
     for left_out in results.tasks if len(results.tasks) > 1 else ():
         rest = [task for task in results.tasks if task != left_out]
-        apart = minus(results, base, other, rest)
+        apart = minus_means(results, bases, others, rest)
         if apart is not None:
             found[left_out] = apart
     return found

@@ -13,7 +13,6 @@ from anytrain.compare.post import (
     forgetting,
     leave_one_out,
     members,
-    minus,
     minus_means,
     per_seed,
 )
@@ -111,7 +110,7 @@ def _scores(results: PostResults) -> Iterator[Section]:
     columns = ("base", "kind", "pre-training loss", *results.tasks, "mean score")
     tables = [Table(columns, tuple(rows), "Before and after fine-tuning",
                     ("Means over pre-training seeds with 95% intervals.",))]  # fmt: skip
-    tables += [*_by_task_to_decayed(results), *_without(results, other)]
+    tables += [*_by_task(results), *_without(results)]
     yield Section(
         "Loss before and score after",
         charts=tuple(chart for chart in charts if chart is not None), tables=tuple(tables),
@@ -122,42 +121,54 @@ def _mean(by_seed: Mapping[int, float]) -> Interval | None:
     return over_seeds(list(by_seed.values())) if by_seed else None
 
 
-def _by_task_to_decayed(results: PostResults) -> list[Table]:
-    """Every base minus the mean of the decayed ones beside it, task by task: nothing is chosen."""
-    others = {base: [o for o in members(results, "decayed") if o != base] for base in results.bases}
+def _to_decayed(results: PostResults) -> list[tuple[str, list[str], list[str]]]:
+    """(name, bases, the decayed ones beside them): every base, and the averaged ones together."""
+    decayed, averaged = members(results, "decayed"), members(results, "averaged")
+    found = [(base, [base], [o for o in decayed if o != base]) for base in results.bases]
+    if len(averaged) > 1:
+        found.append((f"mean of {len(averaged)} averaged", averaged, decayed))
+    return found
+
+
+def _by_task(results: PostResults) -> list[Table]:
+    """Minus the mean of the decayed bases, task by task: nothing is chosen."""
+    compared = _to_decayed(results)
     of_tasks = [[task] for task in results.tasks]
     heads = ["base", *results.tasks]
     if len(results.tasks) > 1:
         of_tasks.append(list(results.tasks))
         heads.append("all tasks")
-    columns = [[minus_means(results, [base], others[base], tasks) for base in results.bases]
+    columns = [[minus_means(results, bases, others, tasks) for _, bases, others in compared]
                for tasks in of_tasks]  # fmt: skip
     if not any(found is not None for column in columns for found in column):
         return []
     cells = _points(columns, sign=True)
-    rows = [(Cell(base), *(column[i] for column in cells)) for i, base in enumerate(results.bases)]
+    rows = [(Cell(name), *(column[i] for column in cells)) for i, (name, *_) in enumerate(compared)]
     notes = ("Points, paired by pre-training seed, with 95% intervals. A decayed base is compared "
              "with the others.",)  # fmt: skip
     title = "Score minus the mean of the decayed bases, task by task"
     return [Table(tuple(heads), tuple(rows), title, notes)]
 
 
-def _without(results: PostResults, other: str | None) -> list[Table]:
-    """Differences to the best decayed base without each task in turn."""
-    if other is None or len(results.tasks) < 2:
+def _without(results: PostResults) -> list[Table]:
+    """The same without each task in turn."""
+    if len(results.tasks) < 2:
         return []
     found = [
-        (base, whole, leave_one_out(results, base, other))
-        for base in results.bases
-        if base != other and (whole := minus(results, base, other)) is not None
+        (name, whole, leave_one_out(results, bases, others))
+        for name, bases, others in _to_decayed(results)
+        if (whole := minus_means(results, bases, others)) is not None
     ]
+    if not found:
+        return []
     columns: list[list[Interval | None]] = [[whole for _, whole, _ in found]]
     columns += [[rest.get(task) for _, _, rest in found] for task in results.tasks]
     cells = _points(columns, sign=True)
-    rows = [(Cell(base), *(column[i] for column in cells)) for i, (base, *_) in enumerate(found)]
+    rows = [(Cell(name), *(column[i] for column in cells)) for i, (name, *_) in enumerate(found)]
     heads = ("base", "all tasks", *(f"without {task}" for task in results.tasks))
     notes = ("A sign that turns without one task says that this task carries the difference.",)
-    return [Table(heads, tuple(rows), f"Score minus {other}'s, leaving tasks out", notes)]
+    title = "Score minus the mean of the decayed bases, leaving tasks out"
+    return [Table(heads, tuple(rows), title, notes)]
 
 
 def _sharpness(results: PostResults) -> Iterator[Section]:
@@ -173,7 +184,7 @@ def _sharpness(results: PostResults) -> Iterator[Section]:
     tasks = [t for t in results.tasks if any(t in p.task_traces for p in results.pretrained)]
     table = Table(("base", "pre-training text", "standard error over probes", *tasks),
                   tuple(_traces(results, tasks)), "Trace of the Hessian of the loss before tuning",
-                  tuple(_by_task(results, tasks)))  # fmt: skip
+                  tuple(_task_correlations(results, tasks)))  # fmt: skip
     yield Section("Sharpness", (said,), (chart,), (table,))
 
 
@@ -191,7 +202,7 @@ def _traces(results: PostResults, tasks: Sequence[str]) -> Iterator[tuple[Cell, 
         yield tuple(cells)
 
 
-def _by_task(results: PostResults, tasks: Sequence[str]) -> Iterator[str]:
+def _task_correlations(results: PostResults, tasks: Sequence[str]) -> Iterator[str]:
     """Whether the trace on a task's rows goes with the score on it."""
     for task in tasks:
         found = task_correlation(results, task)
