@@ -153,4 +153,5 @@ def _facts(design: Design) -> dict[str, str]:
 
 def _task(how: Task) -> str:
     rates = "" if how.lr is None else f", rates {', '.join(f'{rate:g}' for rate in how.lr)}"
-    return f"{how.data}, {how.metric}{rates}"
+    settings = "".join(f", {key} {value}" for key, value in how.settings.items())
+    return f"{how.data}, {how.metric}{rates}{settings}"
