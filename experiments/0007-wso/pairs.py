@@ -4,7 +4,7 @@ python experiments/0007-wso/pairs.py FOLDER [--debs DIR] [--wheels DIR] [--seed 
 
 Writes FOLDER/{gloss,doctest,docstring,arithmetic}.jsonl, a row `{"messages": [user, assistant]}` a
 line, each row once, SAMPLE rows of the two large ones as FOLDER/{gloss,doctest}-sample.jsonl, and
-HELD others as -held.jsonl, to choose and to report on: of four answers, one in 1,500 rows is 0.07%.
+HELD others as -held.jsonl, to choose and to report on: of four answers, one in 1,000 rows is 0.1%.
 `gloss`: words of WordNet and what they mean. `doctest`: an example in a docstring of Python's
 standard library or of PACKAGES and what it prints. `docstring`: the first line of a docstring and
 the head of its function. `arithmetic`: sums and products. README.md says how many and under which

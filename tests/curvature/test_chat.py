@@ -36,7 +36,7 @@ def test_the_loss_and_its_slope_are_those_of_a_row_at_a_time() -> None:
 
 
 def test_rows_of_like_length_are_together() -> None:
-    """What is filled up is little: of random rows it would be two fifths."""
+    """What is filled up is little: of rows in any order it would be a fifth."""
     batches = padded(rows(), 40)
     room = sum(batch.tokens.numel() for batch in batches)
     used = sum(len(row.ids) - 1 for row in rows())

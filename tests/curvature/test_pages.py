@@ -29,4 +29,4 @@ def test_large_tensors_take_the_same_pages_again() -> None:
         return int(done.stdout)
 
     kept, given_back = faults("keep"), faults()
-    assert 100 * kept < given_back
+    assert 10 * kept < given_back  # of huge pages it is 128

@@ -79,7 +79,8 @@ def test_local(tmp_path: Path) -> None:
 def test_the_highest_rank_begins_first(tmp_path: Path) -> None:
     """Also what is submitted after lower ranks that wait; of equals, the first."""
     executor, order = Local(slots=1), tmp_path / "order"
-    first = executor.submit(python("import time; time.sleep(0.5)"), tmp_path / "log")
+    first = executor.submit(python("import time; time.sleep(2)"), tmp_path / "log")
+    until(first.running)
     says = f"import sys; open({str(order)!r}, 'a').write(sys.argv[1])"
     ranks = {"a": 0.0, "b": 2.0, "c": 0.0, "d": 7.5, "e": 2.0}
     rest = [

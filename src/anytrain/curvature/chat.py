@@ -85,7 +85,7 @@ def padded(rows: Sequence[Marked], most: int) -> list[Batch]:
             batches.append(_batch(part))
             part = []
         part.append(row)
-    return [*batches, _batch(part)]
+    return [*batches, _batch(part)] if part else []
 
 
 def _batch(rows: Sequence[Marked]) -> Batch:

@@ -120,7 +120,10 @@ class Objective:
         return float(self.summed(a.double() @ b.double()))
 
     def norm(self, a: Tensor) -> float:
-        """‖a‖ over all shards, to 1e-6: fp32 by blocks, without a copy in fp64 as `dot` makes."""
+        """‖a‖ over all shards, to 1e-6: fp32 by blocks, without a copy in fp64 as `dot` makes.
+
+        Of numbers below 1e-19 it may be 0: their squares are below what fp32 holds.
+        """
         squares = torch.stack([block.dot(block) for block in a.split(_BLOCK)])
         return sqrt(float(self.summed(squares.double().sum())))
 
@@ -166,6 +169,8 @@ class Objective:
     @contextmanager
     def displaced(self) -> Iterator[tuple[Tensor, Callable[[Tensor], None]]]:
         """The weights, and a function that sets them; on every exit they are as before, to the bit.
+
+        What is restored is the vector that is given: it is not to be written to.
 
         with objective.displaced() as (here, put):
             put(here + step)

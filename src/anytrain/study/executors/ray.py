@@ -45,7 +45,7 @@ class Ray:
         self._task = remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(run)
 
     def submit(self, argv: Sequence[str], log: Path, rank: float = 0.0) -> "Future[int]":
-        """Run a command when the cluster has room, first come, first served."""
+        """Run a command when the cluster has room, whatever its rank."""
         task = self._task.remote(list(argv), str(log.absolute()), str(Path.cwd()))
         self._tasks.append(task)
         future: Future[int] = task.future()

@@ -63,7 +63,7 @@ class Slurm:
         return {name: value for name, value in asked.items() if value is not None}
 
     def submit(self, argv: Sequence[str], log: Path, rank: float = 0.0) -> "Future[int]":
-        """Run a command as a job; what is submitted first is first in the cluster's queue."""
+        """Run a command as a job; the cluster's queue decides when, whatever its rank."""
         if self._closed.is_set():
             raise RuntimeError("this executor is closed")
         future: Future[int] = Future()
