@@ -48,7 +48,7 @@ def test_norms_are_those_of_fp64() -> None:
     """To 1e-6, over more than one block."""
     shape = DecoderShape(layers=4, width=64, heads=4, vocab=4096)
     model = Decoder.seeded(shape, 0)
-    found = Objective.of_decoder(model, batches(1, shape.tokens, 1, 4))
+    found = Objective.of_decoder(model, batches(1, shape.tokens))
     v = found.direction(0)
     assert len(v) > 2**18
     assert found.norm(v) == pytest.approx(float(v.double().norm()), rel=1e-6)
