@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -185,6 +186,22 @@ def test_a_rate_that_diverges_is_recorded_and_not_chosen(
     assert [p["diverged"] for p in points(out)] == [False, False, True, False]
     assert points(out)[3]["lr"] == 1e-3
     assert not (out / "models").exists()
+
+
+def test_what_begins_worse_than_a_guess_and_gains_has_not_diverged(
+    chat: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """A base that was never asked such a question may start above log(tokens)."""
+    bad, out, model = tmp_path / "bad", tmp_path / "sweep", Decoder.seeded(SHAPE, 0)
+    with torch.no_grad():
+        model.head.mul_(100)
+    write_directory(bad, SHAPE, model.state_dict(), tokenizer=corpus / "tokenizer.json", eot=0)
+    said = cli("finetune", bad, "--data", chat, "--out", out, "--lr", "1e-4", "--seeds", "1",
+               "--batch", "32", "--metric", "loss", "--keep", "none")  # fmt: skip
+    assert said.code == 0, said.err
+    before, tuned, _ = (point["selection_loss"] for point in points(out))
+    assert math.log(SHAPE.tokens) < tuned < before
+    assert not any(point["diverged"] for point in points(out))
 
 
 def test_answers_can_be_chosen_instead_of_written(base: Path, chat: Path, tmp_path: Path) -> None:

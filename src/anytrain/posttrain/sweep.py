@@ -191,10 +191,12 @@ class _AtBase:
         self.sweep.say(_line(key, point, self.plan.settings))
 
     def _diverged(self, loss: float | None, made: dict[str, Any]) -> bool:
-        """Not finite; or answers are worse predicted than by a uniform guess."""
+        """Not finite; or answers are worse predicted than before, and than by a uniform guess."""
         if loss is None or made["train_loss"] is None:
             return True
-        return self.plan.settings.method == "sft" and loss > log(self.base.shape.tokens)
+        before = self.sweep.points.read()[Key(self.base.name)]["selection_loss"] or 0.0
+        uniform = log(self.base.shape.tokens)
+        return self.plan.settings.method == "sft" and loss > max(before, uniform)
 
     def _reference(self, part: Part) -> list[float]:
         if self.plan.settings.method == "sft":
