@@ -1,5 +1,6 @@
 """Whether one number of base models goes with another: Pearson's r over bases. No torch."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -20,16 +21,12 @@ class Correlation:
 
 
 def pearson(pairs: Sequence[tuple[float, float]]) -> Correlation | None:
-    """None where a side does not vary."""
+    """None of fewer than two pairs, and where a side does not vary."""
     n = len(pairs)
-    if n < 2:
+    try:
+        r = statistics.correlation([x for x, _ in pairs], [y for _, y in pairs])
+    except statistics.StatisticsError:
         return None
-    xs, ys = [x for x, _ in pairs], [y for _, y in pairs]
-    mx, my = fmean(xs), fmean(ys)
-    sx, sy = sum((x - mx) ** 2 for x in xs), sum((y - my) ** 2 for y in ys)
-    if not sx > 0 or not sy > 0:
-        return None
-    r = sum((x - mx) * (y - my) for x, y in pairs) / sqrt(sx * sy)
     r = max(-1.0, min(1.0, r))
     if n < 3:
         return Correlation(r, n, None)

@@ -89,6 +89,7 @@ def padded(rows: Sequence[Marked], most: int) -> list[Batch]:
 
 
 def _batch(rows: Sequence[Marked]) -> Batch:
+    """(B, T) tokens and targets, T one less than the longest row has."""
     width = max(len(row.ids) for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.int64)
     targets = torch.full((len(rows), width), IGNORED)
